@@ -1,0 +1,382 @@
+"""ImageCache: the images cached on this host, with bounds and verification.
+
+What the filter, the commands and other people's code use. Everything about
+bytes and files is the driver's; everything about HTTP is the web package's.
+
+Imports: errors, names, core.capacity, core.checksum, core.config, core.fill,
+drivers.base.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+from ..drivers.base import Driver, Entry, Record
+from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
+from ..names import check_image_id
+from .capacity import Capacity, Room
+from .checksum import Checksum, Digests, parse_checksum
+from .config import Settings
+from .fill import Fill
+
+log = logging.getLogger(__name__)
+
+#: Bytes read at a time from a file that is cached or verified.
+BLOCK = 2**20
+
+#: The driver that works everywhere.
+FALLBACK_DRIVER = "sqlite"
+
+
+class ImageCache:
+    """The images in one cache directory. Threads may share it.
+
+    ``ImageCache(dir="/var/cache/images", driver="xattr", max_size="5GiB")``
+
+    An image id is a non-empty string of up to 2,000 characters (an int stands
+    for its decimal form), else ``ValueError``. A checksum is
+    ``"sha256:<hex>"`` or bare hex, whose length names the algorithm.
+
+    :param options: the storage options of the reference page.
+    :raises ConfigError: an option is unknown or its value is bad; as
+        :class:`~cachemw.errors.BadDriverConfiguration` if the driver cannot work.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._begin(Settings.from_options(options))
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ImageCache:
+        """Open the cache that the settings describe."""
+        cache = cls.__new__(cls)
+        cache._begin(settings)
+        return cache
+
+    def _begin(self, settings: Settings) -> None:
+        self.settings = settings
+        self.driver = _configured_driver(settings)
+        self.capacity = Capacity(
+            self.driver,
+            max_size=settings.max_size,
+            max_image_size=settings.max_image_size,
+            min_free=settings.min_free,
+        )
+        self._verified: set[tuple[int, int, int]] = set()
+        self._verified_pid = os.getpid()
+        self._verified_lock = threading.Lock()
+
+    def close(self) -> None:
+        """Write what is gathered and let go of the directory."""
+        self.driver.close()
+
+    # Hits
+
+    def lookup(self, image_id: str) -> Entry | None:
+        """Open an image for an answer, verified as ``verify_reads`` says.
+
+        Whatever is wrong with the cache makes it ``None``, a miss, and is logged.
+        The caller closes the entry.
+        """
+        try:
+            entry = self.driver.open_for_read(image_id)
+        except ImageNotFound:
+            return None
+        except DriverError as exc:
+            log.warning("cannot look up %s", exc)
+            return None
+        try:
+            if entry.record is None or self._is_intact(entry, entry.record):
+                return entry
+        except OSError as exc:
+            log.warning("cannot verify %s: %s", image_id, exc)
+        except BaseException:
+            entry.close()
+            raise
+        entry.close()
+        return None
+
+    def count_hit(self, entry: Entry) -> None:
+        """Count one hit when the entry is closed."""
+        driver, image_id = self.driver, entry.image_id
+        entry.on_close = lambda: driver.record_hit(image_id, time.time())
+
+    def _is_intact(self, entry: Entry, record: Record) -> bool:
+        mode = self.settings.verify_reads
+        if mode == "size":
+            return True
+        status = os.fstat(entry.fileno())
+        identity = (status.st_dev, status.st_ino, status.st_mtime_ns)
+        if mode == "first" and identity in self._verified:
+            return True
+        if not matches(entry, parse_checksum(record.checksum)):
+            self.driver.invalidate(record.image_id, f"its bytes do not match {record.checksum}")
+            return False
+        with self._verified_lock:
+            self._verified.add(identity)
+        return True
+
+    def adopt(self, entry: Entry, record: Record) -> bool:
+        """Give another program's image its record, if its bytes match the record's checksum.
+
+        :return: whether they did; an image that does not match leaves the cache.
+        """
+        try:
+            if entry.size == record.size and matches(entry, parse_checksum(record.checksum)):
+                self.driver.adopt(entry, record)
+                return True
+            self.driver.invalidate(record.image_id, "adopted, but not what the app has")
+        except (OSError, DriverError) as exc:
+            log.warning("cannot adopt %s: %s", record.image_id, exc)
+        return False
+
+    # Fills
+
+    def start_fill(
+        self,
+        image_id: str,
+        source: Iterable[bytes],
+        record: Record,
+        *,
+        length: int | None = None,
+        expected: tuple[Checksum, ...] = (),
+    ) -> Fill:
+        """Begin to store what an app sends.
+
+        :param source: its chunks; closed by the fill.
+        :param record: what is known before the first byte; size and checksum are filled in.
+        :param length: bytes promised, or ``None``.
+        :param expected: checksums promised, the strongest first.
+        :raises CacheFull: there is no room for it.
+        :raises DriverError: somebody else fills it, or it cannot be written.
+        """
+        sink = self.driver.start_fill(image_id)
+        room = Room(self.capacity, image_id, length)
+        try:
+            room.begin(sink)
+        except BaseException as exc:
+            sink.rollback(str(exc), keep=False)
+            raise
+
+        def make_record(size: int, checksum: str) -> Record:
+            return Record(
+                image_id=image_id,
+                size=size,
+                checksum=checksum,
+                headers=record.headers,
+                vary=record.vary,
+                stored=record.stored,
+                age=record.age,
+            )
+
+        return Fill(
+            image_id,
+            source,
+            sink,
+            room,
+            length=length,
+            expected=expected,
+            make_record=make_record,
+        )
+
+    def get_caching_iter(
+        self, image_id: str | int, image_checksum: str | None, image_iter: Iterable[bytes]
+    ) -> Iterable[bytes]:
+        """Give an iterator over the image that caches it as it is read; ``image_iter`` itself
+        if the image is cached or being cached."""
+        image_id = check_image_id(image_id)
+        if not self.driver.is_cacheable(image_id):
+            return image_iter
+        return self.cache_tee_iter(image_id, image_iter, image_checksum)
+
+    def cache_tee_iter(
+        self, image_id: str | int, image_iter: Iterable[bytes], image_checksum: str | None
+    ) -> Iterable[bytes]:
+        """Give an iterator over the image that caches it as it is read.
+
+        Trouble with the cache does not stop it. In place of its end it raises
+        :class:`~cachemw.errors.ChecksumMismatch` if the checksum does not match.
+
+        :raises ValueError: the id or the checksum is malformed.
+        """
+        image_id = check_image_id(image_id)
+        expected = (parse_checksum(image_checksum),) if image_checksum else ()
+        record = Record(image_id, 0, "", stored=time.time())
+        try:
+            return self.start_fill(image_id, image_iter, record, expected=expected)
+        except DriverError as exc:
+            log.warning("not cached: %s", exc)
+        return Fill(
+            image_id,
+            image_iter,
+            None,
+            Room(self.capacity, image_id, None),
+            length=None,
+            expected=expected,
+            make_record=lambda size, checksum: record,
+        )
+
+    def cache_image_iter(
+        self,
+        image_id: str | int,
+        image_iter: Iterable[bytes],
+        image_checksum: str | None = None,
+    ) -> bool:
+        """Cache an image from its chunks. :return: whether it was cached by this call."""
+        image_id = check_image_id(image_id)
+        if not self.driver.is_cacheable(image_id):
+            return False
+        fill = self.cache_tee_iter(image_id, image_iter, image_checksum)
+        assert isinstance(fill, Fill)
+        with contextlib.closing(fill):
+            for _ in fill:
+                pass
+        return fill.stored
+
+    def cache_image_file(self, image_id: str | int, image_file: BinaryIO) -> bool:
+        """Cache an image from a file open for reading. :return: whether it was cached."""
+        return self.cache_image_iter(image_id, iter(lambda: image_file.read(BLOCK), b""))
+
+    # What is there
+
+    @contextlib.contextmanager
+    def open_for_read(self, image_id: str | int) -> Iterator[Entry]:
+        """Open an image for reading; its hit is counted when the block ends without an error.
+
+        :raises ImageNotFound: it is not cached.
+        :raises ImageCorrupt: it was found damaged, and is not cached any more.
+        """
+        with self.driver.open_for_read(check_image_id(image_id)) as entry:
+            yield entry
+            self.driver.record_hit(entry.image_id, time.time())
+
+    def is_cached(self, image_id: str | int) -> bool:
+        """Say whether a complete image is stored."""
+        return self.driver.is_cached(check_image_id(image_id))
+
+    def is_being_cached(self, image_id: str | int) -> bool:
+        """Say whether a fill of the image is under way."""
+        return self.driver.is_being_cached(check_image_id(image_id))
+
+    def is_cacheable(self, image_id: str | int) -> bool:
+        """Say whether the image is neither cached nor being cached."""
+        return self.driver.is_cacheable(check_image_id(image_id))
+
+    def get_cache_size(self) -> int:
+        """Give the bytes of all cached images."""
+        return self.driver.get_cache_size()
+
+    def get_hit_count(self, image_id: str | int) -> int:
+        """Give an image's hits; 0 for one that is not cached."""
+        return self.driver.get_hit_count(check_image_id(image_id))
+
+    def get_image_size(self, image_id: str | int) -> int:
+        """Give an image's bytes.
+
+        :raises ImageNotFound: it is not cached.
+        """
+        return self.driver.get_image_size(check_image_id(image_id))
+
+    def get_cached_images(self) -> list[dict[str, Any]]:
+        """List cached images by id: dicts with ``image_id``, ``size`` (bytes), ``hits``,
+        ``last_accessed``, ``last_modified`` (seconds since the epoch, UTC) and ``checksum``."""
+        return self.driver.get_cached_images()
+
+    # Removing
+
+    def delete_cached_image(self, image_id: str | int) -> bool:
+        """Remove an image. :return: whether there was one."""
+        return self.driver.delete_cached_image(check_image_id(image_id))
+
+    def delete_all_cached_images(self) -> int:
+        """Remove every image. :return: how many there were."""
+        return self.driver.delete_all_cached_images()
+
+    def prune(self, max_size: int | None = None) -> tuple[int, int]:
+        """Remove the least recently read images until the cache fits.
+
+        :param max_size: bytes; ``None``: the option's.
+        :return: images and bytes removed.
+        """
+        return self.capacity.prune(max_size)
+
+    def clean(self, stall_time: float | None = None) -> int:
+        """Empty ``invalid/``, and remove fills abandoned for ``stall_time`` seconds.
+
+        :param stall_time: ``None``: the option's.
+        :return: files removed.
+        """
+        return self.driver.clean(stall_time)
+
+    # Queue
+
+    def queue_image(self, image_id: str | int) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
+        return self.driver.queue_image(check_image_id(image_id))
+
+    def is_queued(self, image_id: str | int) -> bool:
+        """Say whether an image is in the queue."""
+        return self.driver.is_queued(check_image_id(image_id))
+
+    def get_queued_images(self) -> list[str]:
+        """List the ids in the queue, the longest waiting first."""
+        return self.driver.get_queued_images()
+
+    def delete_queued_image(self, image_id: str | int) -> bool:
+        """Take an image out of the queue. :return: whether it was there."""
+        return self.driver.delete_queued_image(check_image_id(image_id))
+
+    def delete_all_queued_images(self) -> int:
+        """Empty the queue. :return: how many were in it."""
+        return self.driver.delete_all_queued_images()
+
+
+def matches(entry: Entry, checksum: Checksum) -> bool:
+    """Read an image whole and compare it; the entry's own position does not move.
+
+    :raises OSError: it cannot be read.
+    """
+    digests = Digests([checksum.algorithm])
+    position = 0
+    while block := os.pread(entry.fileno(), BLOCK, position):
+        digests.update(block)
+        position += len(block)
+    return digests.mismatch([checksum]) is None
+
+
+def _configured_driver(settings: Settings) -> Driver:
+    try:
+        return _driver(settings.driver, settings)
+    except BadDriverConfiguration as exc:
+        if settings.driver == FALLBACK_DRIVER or not settings.driver_fallback:
+            raise
+        log.warning("%s; using %s in its place", exc, FALLBACK_DRIVER)
+    return _driver(FALLBACK_DRIVER, settings)
+
+
+def _driver(name: str, settings: Settings) -> Driver:
+    driver: Driver = _driver_class(name, settings.dir)(
+        settings.dir, durability=settings.durability, stall_time=settings.stall_time
+    )
+    driver.configure()
+    return driver
+
+
+def _driver_class(name: str, directory: str) -> type[Driver]:
+    points = importlib.metadata.entry_points(group="cachemw.drivers")
+    if name not in points.names:
+        known = ", ".join(sorted(points.names))
+        raise BadDriverConfiguration(name, directory, "no such driver", f"expected one of {known}")
+    try:
+        found: type[Driver] = points[name].load()
+    except Exception as exc:
+        raise BadDriverConfiguration(
+            name, directory, f"cannot be loaded: {exc}", "install what it needs"
+        ) from exc
+    return found

@@ -1,0 +1,119 @@
+"""The cache's bounds, and room for what comes in.
+
+A fill counts from its start with the length it was promised, or with steps
+of :data:`STEP`, because its file is made that long before it is written; so
+the sum of the files is the sum of what will be there, in every process, and
+nothing has to be given back after a crash.
+
+Imports: errors, drivers.base.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..drivers.base import Driver, Sink
+from ..errors import CacheFull
+
+#: Bytes set aside at a time for a fill of unknown length.
+STEP = 64 * 2**20
+
+
+class Capacity:
+    """The bounds of one cache directory. Safe for threads and processes.
+
+    :param max_size: bytes of entries, fills under way and failed fills together.
+    :param max_image_size: bytes of one image.
+    :param min_free: bytes left free on the file system.
+    """
+
+    def __init__(
+        self, driver: Driver, *, max_size: int, max_image_size: int, min_free: int
+    ) -> None:
+        self._driver = driver
+        self.max_size = max_size
+        self.max_image_size = min(max_image_size, max_size)
+        self.min_free = min_free
+
+    def make_room(self, image_id: str, sink: Sink, size: int, more: int) -> None:
+        """Let a fill count as ``size`` bytes, ``more`` than before; evict for it.
+
+        :raises CacheFull: there is not so much room, whatever is evicted.
+        :raises DriverError: the cache directory could not be looked at.
+        """
+        if size > self.max_image_size:
+            raise CacheFull(image_id, f"larger than the {self.max_image_size} bytes allowed")
+        for flushed in (False, True):
+            with self._driver.exclusive():
+                wanted, usage = self._missing(more)
+                if wanted <= 0 or flushed:
+                    self._evict(image_id, wanted, usage)
+                    sink.reserve(size)
+                    return
+            # The gathered hits decide who goes; writing them needs the lock that is held above.
+            self._driver.flush_hits()
+
+    def _missing(self, more: int) -> tuple[int, int]:
+        """Give the bytes to be freed before ``more`` fit, and the bytes in use."""
+        usage = self._driver.get_usage()
+        over = usage + more - self.max_size
+        if self.min_free:
+            device = os.statvfs(self._driver.directory)
+            free = device.f_bavail * device.f_frsize
+            over = max(over, self.min_free + more - free)
+        return over, usage
+
+    def _evict(self, image_id: str, wanted: int, usage: int) -> None:
+        if wanted <= 0:
+            return
+        # Where others have filled the disk, evicting all of ours would not help.
+        if wanted > usage or self._driver.evict(wanted)[1] < wanted:
+            raise CacheFull(image_id, f"no room within the bounds: {wanted} bytes are missing")
+
+    def prune(self, max_size: int | None = None) -> tuple[int, int]:
+        """Evict until the cache fits.
+
+        :param max_size: bytes; ``None``: the bound.
+        :return: images and bytes deleted.
+        """
+        self._driver.flush_hits()
+        limit = self.max_size if max_size is None else max_size
+        with self._driver.exclusive():
+            over = self._driver.get_usage() - limit
+            return self._driver.evict(over) if over > 0 else (0, 0)
+
+
+class Room:
+    """What one fill has set aside.
+
+    :param length: bytes promised, or ``None``.
+    """
+
+    def __init__(self, capacity: Capacity, image_id: str, length: int | None) -> None:
+        self._capacity = capacity
+        self._image_id = image_id
+        self._length = length
+        self._reserved = 0
+
+    def begin(self, sink: Sink) -> None:
+        """Set aside what the fill needs at its start.
+
+        :raises CacheFull: there is no room; the fill should not begin.
+        """
+        self._reserve(sink, STEP if self._length is None else self._length)
+
+    def extend(self, sink: Sink, more: int) -> None:
+        """Set aside what ``more`` bytes need beyond what is there already.
+
+        :raises CacheFull: there is no room; the fill should end.
+        """
+        needed = sink.written + more
+        if needed > self._reserved:
+            self._reserve(sink, max(needed, self._reserved + STEP))
+
+    def _reserve(self, sink: Sink, size: int) -> None:
+        if self._length is None:
+            # A step must not make an image too large that may end within it.
+            size = max(min(size, self._capacity.max_image_size), sink.written + 1)
+        self._capacity.make_room(self._image_id, sink, size, size - self._reserved)
+        self._reserved = size

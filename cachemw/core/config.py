@@ -1,0 +1,351 @@
+"""Settings: every option once, with its reader, its default and its one line of documentation.
+
+The fields of :class:`Settings` are the authority: the sample ini, the
+reference page and the error messages come from them. An option is added here
+on the day that its part is built, so a name that is not here is an error.
+
+Imports: errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+#: What our option names begin with where they share a section with others'.
+PREFIX = "image_cache_"
+
+#: Media types that count as images in the ``any`` preset, as shell patterns.
+IMAGE_TYPES = (
+    "image/*",
+    "video/*",
+    "application/octet-stream",
+    # disk images
+    "application/x-qemu-disk",
+    "application/x-raw-disk-image",
+    "application/x-iso9660-image",
+    "application/x-cd-image",
+    "application/x-apple-diskimage",
+    "application/x-virtualbox-*",
+    "application/x-vmdk",
+    "application/x-vhd*",
+    "application/vnd.efi.img",
+    "application/vnd.efi.iso",
+    # archives and installers
+    "application/gzip",
+    "application/x-gzip",
+    "application/x-bzip*",
+    "application/x-xz",
+    "application/x-lzma",
+    "application/x-lzip",
+    "application/zstd",
+    "application/zip",
+    "application/x-tar",
+    "application/x-gtar",
+    "application/x-compressed-tar",
+    "application/x-7z-compressed",
+    "application/x-rpm",
+    "application/x-debian-package",
+    "application/vnd.debian.binary-package",
+    "application/x-msdownload",
+    "application/x-msi",
+    # container layers
+    "application/vnd.oci.image.layer.*",
+    "application/vnd.docker.image.rootfs.*",
+)
+
+_SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:ib)?)?\Z", re.IGNORECASE)
+_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)\Z")
+_TRUE = frozenset({"true", "yes", "on", "y", "t", "1"})
+_FALSE = frozenset({"false", "no", "off", "n", "f", "0"})
+
+
+def parse_size(value: str | int) -> int:
+    """Read a size: ``4096``, ``64KiB``, ``1.5 GiB``, ``10G`` (units are powers of 1,024).
+
+    :return: bytes.
+    :raises ValueError: says what was expected.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.match(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("expected bytes or a size such as 64KiB, 5MiB, 10GiB or 1TiB")
+    number, unit = match.groups()
+    factor = _SIZE_UNITS[(unit or "").lower()]
+    return int(float(number) * factor) if "." in number else int(number) * factor
+
+
+def parse_duration(value: str | float) -> float:
+    """Read a duration: ``90``, ``30s``, ``5m``, ``12h``, ``1d``.
+
+    :return: seconds.
+    :raises ValueError: says what was expected.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    match = _DURATION.match(value.strip().lower()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("expected seconds or a duration such as 30s, 5m, 12h or 1d")
+    number, unit = match.groups()
+    return float(number) * _DURATION_UNITS[unit]
+
+
+def parse_bool(value: str | bool) -> bool:
+    """Read a switch.
+
+    :raises ValueError: says what was expected.
+    """
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("expected yes or no")
+
+
+def parse_list(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Read several words, separated by commas, blanks or lines.
+
+    :raises ValueError: says what was expected.
+    """
+    words = re.split(r"[\s,]+", value) if isinstance(value, str) else list(value)
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError("expected words separated by commas or lines")
+    return tuple(word for word in words if word)
+
+
+def parse_path(value: str | os.PathLike[str]) -> str:
+    """Read a directory, made absolute; ``~`` is the user's home.
+
+    :raises ValueError: says what was expected.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError("expected a directory")
+    return os.path.abspath(os.path.expanduser(text.strip()))
+
+
+def parse_routes(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Read regular expressions over the request path, one a line.
+
+    :raises ValueError: says which one is not a regular expression, and why.
+    """
+    lines = value.splitlines() if isinstance(value, str) else list(value)
+    patterns = tuple(line.strip() for line in lines if line.strip())
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as exc:
+            raise ValueError(f"expected regular expressions, but {pattern!r} has {exc}") from None
+    return patterns
+
+
+def parse_driver(value: str) -> str:
+    """Read a driver's name: a word; whether it can be loaded is seen at start-up.
+
+    :raises ValueError: says which drivers there are.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.-]+", value.strip()):
+        return value.strip()
+    known = sorted(point.name for point in importlib.metadata.entry_points(group="cachemw.drivers"))
+    raise ValueError(f"expected the name of a driver, such as {', '.join(known)}")
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}")
+        return word
+
+    read.__doc__ = f"one of {', '.join(choices)}"
+    return read
+
+
+#: How each reader's values are called on the reference page.
+_KINDS: dict[Any, str] = {
+    parse_size: "size",
+    parse_duration: "duration",
+    parse_bool: "yes or no",
+    parse_list: "list of words",
+    parse_path: "directory",
+    parse_routes: "regular expressions, one a line",
+    parse_driver: "name",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the options' table.
+
+    :param name: as in our own ini section and as a keyword argument.
+    :param kind: what its values are, in words.
+    :param default: as it would stand in an ini file; ``None``: there is none.
+    :param doc: one line for the operator.
+    :param read: turns an ini string or a Python value into the setting.
+    :param scope: ``"storage"`` for what belongs to the cache directory,
+        ``"filter"`` for what belongs to the WSGI filter.
+    """
+
+    name: str
+    kind: str
+    default: str | None
+    doc: str
+    read: Callable[[Any], Any]
+    scope: str
+
+
+def _option(
+    read: Callable[[Any], Any], default: str | None, doc: str, scope: str = "storage"
+) -> Any:
+    """Declare an option; without a default it is required unless it is None by meaning."""
+    metadata = {"read": read, "default": default, "doc": doc, "scope": scope}
+    return dataclasses.field(metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every option, read and checked. Sizes are bytes, durations seconds."""
+
+    dir: str = _option(parse_path, None, "cache directory; made if missing")
+    driver: str = _option(parse_driver, "sqlite", "how images are kept: sqlite or xattr")
+    driver_fallback: bool = _option(
+        parse_bool, "yes", "use sqlite, with a warning, where the driver cannot work"
+    )
+    max_size: int = _option(
+        parse_size, "10GiB", "bound of entries, fills under way and failed fills together"
+    )
+    max_image_size: int = _option(
+        parse_size, "max_size", "a larger image is passed through, not cached"
+    )
+    min_free: int = _option(
+        parse_size, "1GiB", "space left free on the file system; below it nothing new is cached"
+    )
+    stall_time: float = _option(
+        parse_duration, "86400", "age at which clean removes an abandoned fill"
+    )
+    verify_reads: str = _option(
+        _choice("size", "first", "always"),
+        "size",
+        "what is checked before a hit: its size, the whole image once a process, or always",
+    )
+    durability: str = _option(
+        _choice("none", "data", "full"),
+        "data",
+        "what survives a power cut: no promise, synced images, or directory and index too",
+    )
+    preset: str = _option(
+        _choice("any"), "any", "the kind of service behind the filter", scope="filter"
+    )
+    routes: tuple[str, ...] = _option(
+        parse_routes,
+        "",
+        "paths of image downloads, with (?P<image_id>...); none: every path",
+        scope="filter",
+    )
+    content_types: tuple[str, ...] = _option(
+        parse_list, ", ".join(IMAGE_TYPES), "media types that count as images", scope="filter"
+    )
+    freshness: str = _option(
+        _choice("http", "immutable"),
+        "http",
+        "how long a copy is served: as its headers say (RFC 9111), or for ever",
+        scope="filter",
+    )
+    credential_headers: tuple[str, ...] = _option(
+        parse_list, "", "more request fields that count as credentials", scope="filter"
+    )
+
+    @classmethod
+    def options(cls) -> tuple[Option, ...]:
+        """Give the table of options, in the order of the reference page."""
+        return tuple(
+            Option(
+                name=field.name,
+                kind=_KINDS.get(field.metadata["read"]) or field.metadata["read"].__doc__,
+                **field.metadata,
+            )
+            for field in dataclasses.fields(cls)
+        )
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Settings:
+        """Read keyword options: Python values or ini strings.
+
+        :raises ConfigError: names the option, its value and what was expected.
+        """
+        table = {option.name: option for option in cls.options()}
+        for name in options:
+            if name not in table:
+                raise ConfigError(_unknown(name, table))
+        texts = {o.name: o.default for o in table.values() if o.default is not None}
+        given = {**texts, **{name: v for name, v in options.items() if v is not None}}
+        if given["max_image_size"] == "max_size":
+            given["max_image_size"] = given["max_size"]
+        if "dir" not in given:
+            raise ConfigError("option 'dir' is missing: expected the cache directory")
+        return cls(**{name: _read(table[name], value) for name, value in given.items()})
+
+    @classmethod
+    def from_conf(cls, global_conf: Mapping[str, str], local_conf: Mapping[str, str]) -> Settings:
+        """Read an ini file's sections as PasteDeploy hands them over.
+
+        :param global_conf: ``[DEFAULT]``, where our names have :data:`PREFIX`;
+            other names are somebody else's.
+        :param local_conf: our own section.
+        :raises ConfigError: names the option, its value and what was expected.
+        """
+        names = {option.name for option in cls.options()}
+        shared = {}
+        for key, value in global_conf.items():
+            if key.startswith(PREFIX):
+                name = key.removeprefix(PREFIX)
+                if name in names:
+                    shared[name] = value
+                else:
+                    log.warning("[DEFAULT] %s is not an option of cachemw and is ignored", key)
+        return cls.from_options({**shared, **local_conf})
+
+    def changed(self, options: Mapping[str, Any]) -> Settings:
+        """Give these settings with some of the filter's own options changed.
+
+        :raises ConfigError: also for an option of the storage, which is in use already.
+        """
+        table = {option.name: option for option in self.options()}
+        for name in options:
+            if name not in table:
+                raise ConfigError(_unknown(name, table))
+            if table[name].scope == "storage":
+                raise ConfigError(
+                    f"option {name!r} belongs to the ImageCache that was given: set it there"
+                )
+        read = {name: _read(table[name], value) for name, value in options.items()}
+        return dataclasses.replace(self, **read)
+
+
+def _read(option: Option, value: Any) -> Any:
+    try:
+        return option.read(value)
+    except ValueError as exc:
+        raise ConfigError(f"option {option.name!r} has the value {value!r}: {exc}") from None
+
+
+def _unknown(name: str, table: Mapping[str, Option]) -> str:
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), table, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(table)}"
+    return f"unknown option {name!r}: {hint}"

@@ -1,0 +1,113 @@
+"""Work on the blocks of a fill beside the response: hashing and writing overlap with both ends.
+
+``hashlib`` and ``write`` let go of the interpreter's lock, so a block can be
+hashed and written by two threads while the response's own thread waits for
+the app or the client. The threads are shared by all fills of the process and
+begin with the first block of the first large fill, since threads that begin
+before a server forks are dead after it.
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+#: Threads of all fills together: there is no use in more than keep the processors busy.
+THREADS = 4
+
+#: Bytes of one fill that may wait for one kind of work; then the response waits.
+LIMIT = 16 * 2**20
+
+#: Blocks that one fill gets worked on before another fill has its turn.
+_TURN = 16
+
+_pool: ThreadPoolExecutor | None = None
+_pool_pid = 0
+_pool_lock = threading.Lock()
+
+
+class Pipeline:
+    """Passes every block to each worker, in order; the workers run beside each other.
+
+    Calls come from one thread at a time. A worker that raises gets no further
+    blocks; its exception is kept in :attr:`errors`, at the worker's position.
+
+    :param workers: called with one block each; never two calls of one worker at once.
+    """
+
+    def __init__(self, workers: Sequence[Callable[[bytes], object]]) -> None:
+        self.errors: list[Exception | None] = [None] * len(workers)
+        self._workers = workers
+        self._queues: list[deque[bytes]] = [deque() for _ in workers]
+        self._waiting = [0] * len(workers)
+        self._running = [False] * len(workers)
+        self._changed = threading.Condition(threading.Lock())
+
+    def put(self, block: bytes) -> None:
+        """Hand over a block; waits while a worker has :data:`LIMIT` bytes before it."""
+        with self._changed:
+            while max(self._waiting) >= LIMIT:
+                self._changed.wait()
+            for lane, queue in enumerate(self._queues):
+                if self.errors[lane] is None:
+                    queue.append(block)
+                    self._waiting[lane] += len(block)
+                    if not self._running[lane]:
+                        self._running[lane] = True
+                        _submit(self._work, lane)
+
+    def drain(self) -> None:
+        """Wait until every block that was handed over is done."""
+        with self._changed:
+            while any(self._running):
+                self._changed.wait()
+
+    def _work(self, lane: int) -> None:
+        for _ in range(_TURN):
+            with self._changed:
+                if not self._queues[lane]:
+                    self._running[lane] = False
+                    self._changed.notify_all()
+                    return
+                block = self._queues[lane].popleft()
+            self._do(lane, block)
+        _submit(self._work, lane)
+
+    def _do(self, lane: int, block: bytes) -> None:
+        error = None
+        try:
+            self._workers[lane](block)
+        except Exception as exc:
+            error = exc
+        with self._changed:
+            self._waiting[lane] -= len(block)
+            if error is not None:
+                self.errors[lane] = error
+                self._queues[lane].clear()
+                self._waiting[lane] = 0
+            self._changed.notify_all()
+
+
+def _submit(work: Callable[[int], None], lane: int) -> None:
+    global _pool, _pool_pid
+    with _pool_lock:
+        if _pool is None or _pool_pid != os.getpid():
+            _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cachemw-fill")
+            _pool_pid = os.getpid()
+        pool = _pool
+    pool.submit(work, lane)
+
+
+def _forget_pool() -> None:
+    """A child of fork has none of its parent's threads, and maybe its parent's held lock."""
+    global _pool, _pool_lock
+    _pool = None
+    _pool_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_pool)

@@ -1,0 +1,110 @@
+"""``incomplete/``: which fills are somebody's, and which nobody's.
+
+A writer holds an exclusive flock on its file for as long as it lives, so a
+file whose lock is free was left by a dead one and can be used again at once.
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FILL = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def claim(name: str, directory: int) -> int:
+    """Open a fill's file, empty, with its lock held.
+
+    :param directory: descriptor of ``incomplete/``.
+    :raises BlockingIOError: a living writer holds it.
+    :raises OSError: it cannot be made.
+    """
+    for _ in range(20):
+        try:
+            fd = os.open(name, _FILL, 0o600, dir_fd=directory)
+        except OSError as exc:
+            if exc.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+            os.unlink(name, dir_fd=directory)
+            continue
+        try:
+            lock_at_once(fd)
+            status = os.fstat(fd)
+            if is_only_name(name, directory, status):
+                os.ftruncate(fd, 0)
+                return fd
+            if status.st_nlink > 1:
+                # A hard link to a file elsewhere: writing here would write there.
+                os.unlink(name, dir_fd=directory)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise OSError(errno.EBUSY, "changes too quickly", name)
+
+
+def is_claimed(name: str, directory: int) -> bool:
+    """Say whether a living writer holds a fill's file."""
+    try:
+        fd = os.open(name, _READ, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        return is_locked(fd)
+    finally:
+        os.close(fd)
+
+
+def reap(name: str, directory: int) -> bool:
+    """Remove a fill's file that nobody holds. :return: whether it was removed.
+
+    :raises OSError: it cannot be removed.
+    """
+    try:
+        fd = os.open(name, _READ, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        lock_at_once(fd)
+        if is_only_name(name, directory, os.fstat(fd)):
+            os.unlink(name, dir_fd=directory)
+            return True
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(fd)
+    return False
+
+
+def lock_at_once(fd: int) -> None:
+    """Take a fill's lock.
+
+    :raises BlockingIOError: a living writer has it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # Somebody who only looks (is_locked) has it for a moment.
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def is_only_name(name: str, directory: int, status: os.stat_result) -> bool:
+    """Say whether an open regular file is still, and only, the one under that name."""
+    try:
+        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, status) and stat.S_ISREG(status.st_mode) and status.st_nlink == 1

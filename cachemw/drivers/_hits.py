@@ -1,0 +1,135 @@
+"""Hits gathered in memory and written together.
+
+A hit costs a dictionary update. A daemon thread, begun at the first hit in
+each process (a thread begun before a fork is dead after it), writes what was
+gathered about once a second; whoever needs exact counts flushes first. A
+process that is killed loses at most the last second.
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two writes.
+INTERVAL = 1.0
+
+#: Seconds after which a hit writes by itself: some servers keep threads from running.
+_OVERDUE = 5.0
+
+#: What a write gets: entry name -> (hits, time of the last one).
+Gathered = Mapping[str, tuple[int, float]]
+
+
+class HitCounter:
+    """Gathers the hits of one cache directory in one process. Safe for threads.
+
+    :param write: stores what was gathered; called by one thread at a time. If
+        it raises, the counts are kept for the next time.
+    """
+
+    def __init__(self, write: Callable[[Gathered], None]) -> None:
+        self._write = write
+        self._gathered: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._pid = 0
+        self._wake = threading.Event()
+        self._last_flush = 0.0
+        _every_counter.add(self)
+
+    def count(self, name: str, when: float) -> None:
+        """Count a hit of an entry, at ``when`` (seconds since the epoch)."""
+        with self._lock:
+            hits, last = self._gathered.get(name, (0, 0.0))
+            self._gathered[name] = (hits + 1, max(last, when))
+        if self._pid != os.getpid():
+            self._start()
+        elif time.monotonic() - self._last_flush > _OVERDUE:
+            self.flush()
+
+    def forget(self, name: str) -> None:
+        """Drop what was gathered for an entry that is gone."""
+        with self._lock:
+            self._gathered.pop(name, None)
+
+    def flush(self) -> None:
+        """Write what was gathered. Never raises."""
+        with self._write_lock:
+            self._last_flush = time.monotonic()
+            with self._lock:
+                gathered, self._gathered = self._gathered, {}
+            if not gathered:
+                return
+            try:
+                self._write(gathered)
+            except Exception as exc:
+                log.warning("hit counts could not be written, will try again: %s", exc)
+                self._put_back(gathered)
+
+    def _put_back(self, gathered: Mapping[str, tuple[int, float]]) -> None:
+        with self._lock:
+            for name, (hits, last) in gathered.items():
+                newer, newer_last = self._gathered.get(name, (0, 0.0))
+                self._gathered[name] = (hits + newer, max(last, newer_last))
+
+    def stop(self) -> None:
+        """Flush and end the thread. A later hit starts it again."""
+        self._pid = 0
+        self._wake.set()
+        self.flush()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pid = os.getpid()
+            self._last_flush = time.monotonic()
+            wake = self._wake = threading.Event()
+        threading.Thread(
+            target=_flush_now_and_then,
+            args=(weakref.ref(self), wake),
+            name="cachemw-hits",
+            daemon=True,
+        ).start()
+
+
+def _flush_now_and_then(counter: weakref.ref[HitCounter], wake: threading.Event) -> None:
+    # A weak reference lets a cache that nobody uses any more be collected.
+    while not wake.wait(INTERVAL):
+        alive = counter()
+        if alive is None:
+            return
+        alive.flush()
+        del alive
+
+
+#: The counters of this process, for its end.
+_every_counter: weakref.WeakSet[HitCounter] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_every_counter() -> None:
+    for counter in list(_every_counter):
+        counter.flush()
+
+
+def _forget_after_fork() -> None:
+    """The parent writes what it gathered; its child begins with nothing."""
+    for counter in list(_every_counter):
+        counter._gathered = {}
+        counter._lock = threading.Lock()
+        counter._write_lock = threading.Lock()
+        counter._pid = 0
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,314 @@
+"""The sqlite driver's index: one row an entry, quick to list and to evict by.
+
+It can always be made again from the files, so it is never waited for on the
+way to a hit, and an index that is broken or gone is replaced. Totals are kept
+by triggers, and no operation but listing looks at more rows than it returns.
+
+SQLite before 3.51.3 can corrupt a write-ahead log that one process resets
+while others write and checkpoint; so nothing checkpoints by itself, and
+:meth:`Index.checkpoint` is called with the directory's lock held.
+
+Imports: errors, drivers._hits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from ..errors import DriverError
+from ._hits import Gathered
+
+T = TypeVar("T")
+
+#: name, id (bytes), size, accessed, modified, checksum.
+Row = tuple[str, bytes, int, float, float, str | None]
+
+#: Bytes of write-ahead log after which it is checkpointed.
+CHECKPOINT_AT = 4 * 2**20
+
+#: Seconds to wait for another process's write.
+_BUSY = 10.0
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS entries (
+    name TEXT PRIMARY KEY,
+    id BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    hits INTEGER NOT NULL DEFAULT 0,
+    accessed REAL NOT NULL,
+    modified REAL NOT NULL,
+    checksum TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entries_by_access ON entries (accessed);
+CREATE TABLE IF NOT EXISTS totals (size INTEGER NOT NULL);
+INSERT INTO totals SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM totals);
+CREATE TRIGGER IF NOT EXISTS entry_added AFTER INSERT ON entries
+    BEGIN UPDATE totals SET size = size + new.size; END;
+CREATE TRIGGER IF NOT EXISTS entry_removed AFTER DELETE ON entries
+    BEGIN UPDATE totals SET size = size - old.size; END;
+CREATE TRIGGER IF NOT EXISTS entry_resized AFTER UPDATE OF size ON entries
+    BEGIN UPDATE totals SET size = size - old.size + new.size; END;
+COMMIT;
+"""
+
+#: The last thing that the schema makes.
+_HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'entry_resized'"
+
+_UPSERT = """
+INSERT INTO entries (name, id, size, accessed, modified, checksum) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET id = excluded.id, size = excluded.size,
+    accessed = max(accessed, excluded.accessed), modified = excluded.modified,
+    checksum = excluded.checksum
+"""
+
+
+class IndexBroken(DriverError):
+    """The index's file is not a database any more, or not ours."""
+
+
+class IndexNew(DriverError):
+    """The index was just made, empty: it must be filled before it is asked."""
+
+
+class Index:
+    """``cache.db``. Threads may share it; each process gets a connection of its own.
+
+    Every method raises :class:`IndexBroken` where the file must be replaced,
+    :class:`IndexNew` where it had to be made, and
+    :class:`~cachemw.errors.DriverError` for any other trouble.
+
+    :param path: the file, made if missing.
+    :param durable: whether a change must survive a power cut once it is made.
+    """
+
+    def __init__(self, path: str, durable: bool) -> None:
+        self.path = path
+        self._durable = durable
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._identity: tuple[int, int] | None = None
+        #: Connections of a process that this one was forked from: closing them here
+        #: would let go of that process's locks.
+        self._inherited: list[sqlite3.Connection] = []
+
+    # Connection
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            try:
+                return work(self._connect())
+            except sqlite3.DatabaseError as exc:
+                # The plain class says "malformed" or "not a database"; a subclass is
+                # about the operation: locked, full, disk error.
+                kind = IndexBroken if type(exc) is sqlite3.DatabaseError else DriverError
+                raise kind("index", f"{exc} ({self.path})") from exc
+            except OSError as exc:
+                raise DriverError("index", f"{exc.strerror} ({self.path})") from exc
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is not None and self._pid == os.getpid():
+            if self._is_current():
+                return self._connection
+            self._disconnect()
+        elif self._connection is not None:
+            self._inherited.append(self._connection)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self.path, flags, 0o600)
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+            connection.execute("PRAGMA cache_size = -16384")
+            known = connection.execute(_HAS_SCHEMA).fetchone()
+            if not known:
+                connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        self._identity = (status.st_dev, status.st_ino)
+        self._pid = os.getpid()
+        self._connection = connection
+        if not known:
+            raise IndexNew("index", f"was made ({self.path})")
+        return connection
+
+    def _is_current(self) -> bool:
+        """Say whether the open file still has its name; else others use another one."""
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and self._pid == os.getpid():
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connection; a later call opens it again."""
+        with self._lock:
+            self._disconnect()
+
+    def set_aside(self) -> None:
+        """Move a broken index out of the way; the next call makes an empty one.
+
+        :raises OSError: it cannot be moved.
+        """
+        with self._lock:
+            self._disconnect()
+            directory, name = os.path.split(self.path)
+            for suffix in ("-wal", "-shm", "-journal"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.path, os.path.join(directory, f".broken-{name}"))
+
+    def checkpoint(self) -> None:
+        """Move a long write-ahead log into the database; one caller at a time."""
+        try:
+            if os.stat(f"{self.path}-wal").st_size < CHECKPOINT_AT:
+                return
+        except OSError:
+            return
+        self._run(lambda connection: connection.execute("PRAGMA wal_checkpoint(RESTART)").close())
+
+    # Changes
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Add rows, or change them but for their hits; an access time never goes back."""
+        self._run(lambda c: _write(c, lambda: c.executemany(_UPSERT, rows)))
+
+    def remove(self, gone: Iterable[str]) -> None:
+        """Remove rows by entry name; one that is not there is no error."""
+        parameters = [(name,) for name in gone]
+        self._run(
+            lambda c: _write(
+                c, lambda: c.executemany("DELETE FROM entries WHERE name = ?", parameters)
+            )
+        )
+
+    def add_hits(self, gathered: Gathered) -> list[str]:
+        """Add hits and move access times.
+
+        :return: names that have no row.
+        """
+
+        def add(connection: sqlite3.Connection) -> list[str]:
+            strangers = []
+            for name, (hits, last) in gathered.items():
+                cursor = connection.execute(
+                    "UPDATE entries SET hits = hits + ?, accessed = max(accessed, ?)"
+                    " WHERE name = ?",
+                    (hits, last, name),
+                )
+                if cursor.rowcount == 0:
+                    strangers.append(name)
+            return strangers
+
+        return self._run(lambda c: _write(c, lambda: add(c)))
+
+    # Questions
+
+    def total(self) -> int:
+        """Give the bytes of all entries."""
+        return int(self._one("SELECT size FROM totals")[0])
+
+    def hits(self, name: str) -> int:
+        """Give an entry's hits; 0 for one without a row."""
+        row = self._one("SELECT hits FROM entries WHERE name = ?", name)
+        return int(row[0]) if row else 0
+
+    def has(self, name: str) -> bool:
+        """Say whether an entry has a row."""
+        return self._one("SELECT 1 FROM entries WHERE name = ?", name) is not None
+
+    def oldest(self, limit: int) -> list[tuple[str, str, int]]:
+        """Give name, id and bytes of the entries read longest ago, oldest first."""
+        rows = self._all("SELECT name, id, size FROM entries ORDER BY accessed LIMIT ?", limit)
+        return [(name, _text(image_id), size) for name, image_id, size in rows]
+
+    def sizes(self) -> dict[str, int]:
+        """Give every entry's bytes by name."""
+        return dict(self._all("SELECT name, size FROM entries"))
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Describe every entry, by id."""
+        # Order of code points and of UTF-8 bytes is the same.
+        rows = self._all(
+            "SELECT id, size, hits, accessed, modified, checksum FROM entries ORDER BY id"
+        )
+        keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
+        return [dict(zip(keys, (_text(row[0]), *row[1:]), strict=True)) for row in rows]
+
+    def glance_rows(self) -> dict[str, tuple[int, float]]:
+        """Give hits and access time by name of the table that Glance's driver left, if any."""
+        if self._one("SELECT 1 FROM sqlite_master WHERE name = 'cached_images'") is None:
+            return {}
+        rows = self._all("SELECT image_id, hits, last_accessed FROM cached_images")
+        return {str(name): (int(hits or 0), float(last or 0)) for name, hits, last in rows}
+
+    def set_hits(self, counts: Iterable[tuple[str, int]]) -> None:
+        """Set hits by name, for entries that another program counted."""
+        parameters = [(hits, name) for name, hits in counts]
+        self._run(
+            lambda c: _write(
+                c, lambda: c.executemany("UPDATE entries SET hits = ? WHERE name = ?", parameters)
+            )
+        )
+
+    def _one(self, statement: str, *parameters: Any) -> Any:
+        return self._run(lambda c: c.execute(statement, parameters).fetchone())
+
+    def _all(self, statement: str, *parameters: Any) -> list[Any]:
+        return self._run(lambda c: c.execute(statement, parameters).fetchall())
+
+
+def _write(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
+    """Do ``work`` in one transaction, which begins as a writer: no deadlock on upgrading."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+    except BaseException:
+        _roll_back(connection)
+        raise
+    try:
+        connection.execute("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+    return result
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # SQLite has rolled back by itself after some errors.
+    if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def _text(image_id: bytes) -> str:
+    return image_id.decode("utf-8", "surrogatepass")
+
+
+def row(
+    name: str, image_id: str, status: os.stat_result, checksum: str | None, accessed: float
+) -> Row:
+    """Make a row of an entry's file; ``accessed`` in seconds since the epoch."""
+    encoded = image_id.encode("utf-8", "surrogatepass")
+    return name, encoded, status.st_size, accessed, status.st_mtime, checksum

@@ -1,0 +1,131 @@
+"""``invalid/``: fills that failed and entries found damaged, each with its reason.
+
+The reason is in the file's extended attribute ``user.error``, where Glance
+puts it, and the id in ``user.cachemw.id``; without attributes both are in
+``invalid/.<entry>.reason``.
+
+Imports: drivers._tree, drivers._xattrs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from . import _xattrs
+from ._tree import scan
+
+_REASON = "user.error"
+_ID = "user.cachemw.id"
+
+#: Longest reason kept, bytes: attributes of one file share 4 KiB on ext4.
+_LONGEST = 500
+
+
+def put(fd: int, name: str, image_id: str, reason: str, source: int, invalid: int) -> None:
+    """Move a file into ``invalid/`` with its reason.
+
+    :param fd: the open file.
+    :param source: descriptor of the directory that it is in now.
+    :param invalid: descriptor of ``invalid/``.
+    :raises OSError: it could not be moved; a reason that cannot be written is left out.
+    """
+    text = reason.encode("utf-8", "replace")[:_LONGEST]
+    aside = f".{name}.reason"
+    try:
+        _xattrs.set(fd, _REASON, text)
+        _xattrs.set(fd, _ID, image_id.encode("utf-8", "surrogatepass"))
+        _unlink(aside, invalid)
+    except OSError:
+        _write_aside(aside, {"id": image_id, "reason": text.decode("utf-8", "replace")}, invalid)
+    os.rename(name, name, src_dir_fd=source, dst_dir_fd=invalid)
+
+
+def _write_aside(aside: str, content: dict[str, str], invalid: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(aside, flags, 0o600, dir_fd=invalid)
+        with open(fd, "w", encoding="ascii") as file:
+            json.dump(content, file)
+    except OSError:
+        pass
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def listing(invalid: int) -> list[dict[str, Any]]:
+    """List the files by id, with size (bytes), reason and last_modified (seconds).
+
+    :raises OSError: the directory cannot be read.
+    """
+    found = []
+    for name, status in scan(invalid):
+        if name.startswith("."):
+            continue
+        image_id, reason = _read(name, invalid)
+        found.append(
+            {
+                "image_id": image_id,
+                "size": status.st_size,
+                "reason": reason,
+                "last_modified": status.st_mtime,
+            }
+        )
+    return sorted(found, key=lambda image: image["image_id"])
+
+
+def _read(name: str, invalid: int) -> tuple[str, str]:
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=invalid)
+        try:
+            reason, image_id = _xattrs.get(fd, _REASON), _xattrs.get(fd, _ID)
+        finally:
+            os.close(fd)
+        if reason is not None:
+            return (image_id or name.encode()).decode("utf-8", "surrogatepass"), reason.decode()
+        fd = os.open(f".{name}.reason", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=invalid)
+        with open(fd, encoding="ascii") as file:
+            values = json.load(file)
+        return str(values["id"]), str(values["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return name, "unknown"
+
+
+def reap(invalid: int, grace: float | None) -> int:
+    """Remove the files older than ``grace`` seconds (``None`` or 0: all).
+
+    :return: how many; reasons kept aside do not count.
+    :raises OSError: the directory cannot be read, or a file cannot be removed.
+    """
+    now = time.time()
+    reaped = 0
+    for name, status in list(scan(invalid)):
+        if not grace or now - status.st_mtime > grace:
+            _unlink(name, invalid)
+            reaped += not name.startswith(".")
+    return reaped
+
+
+def oldest(invalid: int) -> list[tuple[str, int]]:
+    """Give names and sizes (bytes) of the files that hold bytes, oldest first.
+
+    :raises OSError: the directory cannot be read.
+    """
+    files = [(s.st_mtime, name, s.st_size) for name, s in scan(invalid) if s.st_size]
+    return [(name, size) for _, name, size in sorted(files)]
+
+
+def drop(name: str, invalid: int) -> None:
+    """Remove one file and the reason kept aside.
+
+    :raises OSError: it could not be removed.
+    """
+    _unlink(name, invalid)
+    _unlink(f".{name}.reason", invalid)

@@ -1,0 +1,183 @@
+"""The lock of a cache directory, which remembers what its holder was changing.
+
+Whoever renames or removes entries holds ``<dir>/.lock`` exclusively (flock,
+which the kernel lets go when the process dies) and first writes into it the
+names it is about to change. A holder that finds names there knows that the
+one before it died in the middle, and has them looked at: the directory is
+right, and index or totals are made to agree with it. The same goes for all
+entries if the file was written under another boot of the machine, since a
+power cut may have undone anything, or by another driver.
+
+``docs/formats/cache-directory.rst`` is the authority for the file's bytes.
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator
+
+#: The lock's file, in the cache directory.
+NAME = ".lock"
+
+#: The file is always this long, so that writing it needs no room on a full disk.
+SIZE = 8192
+
+#: More names than this, and all entries are looked at after a crash.
+MOST_NAMES = 100
+
+#: Stands for all names.
+EVERYTHING = None
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclasses.dataclass
+class State:
+    """What the lock's file says.
+
+    :param boot: the boot of the machine under which it was written.
+    :param driver: the name of the driver that wrote it.
+    :param changing: entry names being changed; ``None``: any.
+    :param total: bytes of all entries, for drivers without an index;
+        ``None``: not known.
+    """
+
+    boot: str
+    driver: str
+    changing: list[str] | None
+    total: int | None
+
+
+class DirectoryLock:
+    """The lock of one cache directory. Threads and processes exclude each other.
+
+    :param driver: the name of the driver that keeps index or totals.
+    :param open_directory: gives the cache directory's descriptor.
+    :param repair: makes index and totals agree with the directory for some
+        names (``None``: all); called with the lock held.
+    """
+
+    def __init__(
+        self,
+        driver: str,
+        open_directory: Callable[[], int],
+        repair: Callable[[Collection[str] | None], None],
+    ) -> None:
+        self._driver = driver
+        self._open_directory = open_directory
+        self._repair = repair
+        self._thread_lock = threading.RLock()
+        self._depth = 0
+        self._fd = -1
+        self.state = self._unknown()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[DirectoryLock]:
+        """Hold the lock; the same thread may hold it again inside.
+
+        :raises OSError: the file cannot be opened, read or written.
+        """
+        with self._thread_lock:
+            if self._depth == 0:
+                self._acquire()
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    self._load()
+                yield self
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._release()
+
+    @contextlib.contextmanager
+    def changing(self, names: Collection[str]) -> Iterator[DirectoryLock]:
+        """Hold the lock around a change of these entries.
+
+        Where the block raises, or the process dies in it, the names are
+        repaired: by this holder if it can, else by the next.
+        """
+        with self.hold():
+            self._note(list(names) if len(names) <= MOST_NAMES else EVERYTHING)
+            try:
+                yield self
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._repair(self.state.changing)
+                    self._note([])
+                raise
+            self._note([])
+
+    def _acquire(self) -> None:
+        directory = self._open_directory()
+        while True:
+            fd = os.open(NAME, _FLAGS, 0o600, dir_fd=directory)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                if _is_named(fd, directory):
+                    self._fd = fd
+                    return
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _release(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def _load(self) -> None:
+        """Read the file, and repair what the holder before was changing when it died."""
+        try:
+            text = os.pread(self._fd, SIZE, 0)
+            values = json.loads(text)
+            self.state = State(**values)
+        except (ValueError, TypeError):
+            self.state = self._unknown()
+        if (self.state.boot, self.state.driver) != (boot_id(), self._driver):
+            self.state = self._unknown()
+        if self.state.changing != []:
+            self._repair(self.state.changing)
+            self._note([])
+
+    def _unknown(self) -> State:
+        return State(boot_id(), self._driver, EVERYTHING, None)
+
+    def _note(self, names: list[str] | None) -> None:
+        self.state.changing = names
+        text = json.dumps(dataclasses.asdict(self.state), separators=(",", ":"))
+        if len(text) > SIZE:
+            self.state.changing = EVERYTHING
+            text = json.dumps(dataclasses.asdict(self.state), separators=(",", ":"))
+        os.pwrite(self._fd, text.ljust(SIZE).encode("ascii"), 0)
+
+
+def _is_named(fd: int, directory: int) -> bool:
+    """Say whether the lock's file is still the one in the directory."""
+    try:
+        named = os.stat(NAME, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
+
+
+_boot_id = ""
+
+
+def boot_id() -> str:
+    """Name the machine's present boot; empty where the system does not tell."""
+    global _boot_id
+    if not _boot_id:
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                _boot_id = file.read().strip()
+        except OSError:
+            _boot_id = "unknown"
+    return _boot_id

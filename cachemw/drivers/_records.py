@@ -1,0 +1,151 @@
+"""An entry's record: its bytes, and where they are kept.
+
+``docs/formats/cache-directory.rst`` is the authority for the format. A record
+lives in the file's extended attribute where that exists and the record fits,
+else in ``.records/<entry>``, tied to its image by size and modification time.
+
+Imports: drivers.base, drivers._xattrs.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import zlib
+
+from . import _xattrs
+from .base import Record
+
+#: The attribute of an entry's file that holds its record.
+ATTRIBUTE = "user.cachemw"
+
+#: Directory, under the cache directory, of records that no attribute could take.
+DIRECTORY = ".records"
+
+#: What every record begins with; a change of the format changes it.
+MAGIC = b"cachemw1"
+
+#: Longest record that is looked at, bytes.
+_LONGEST = 256 * 1024
+
+#: An attribute was refused: no such thing here, or not so long.
+REFUSED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.ERANGE})
+
+
+def encode(record: Record) -> bytes:
+    """Give a record's bytes: magic, CRC-32 of the rest, and a JSON object."""
+    text = json.dumps(
+        {
+            "id": record.image_id,
+            "size": record.size,
+            "checksum": record.checksum,
+            "headers": record.headers,
+            "vary": record.vary,
+            "stored": record.stored,
+            "age": record.age,
+        },
+        separators=(",", ":"),
+    ).encode("ascii")
+    return b"%s %08x %s" % (MAGIC, zlib.crc32(text), text)
+
+
+@functools.lru_cache(maxsize=4096)
+def decode(data: bytes) -> Record | None:
+    """Read a record; ``None`` if these bytes are not one, or damaged.
+
+    Equal bytes give the same object, so that a hit does not parse them again.
+    """
+    magic, _, rest = data.partition(b" ")
+    crc, _, text = rest.partition(b" ")
+    if magic != MAGIC or b"%08x" % zlib.crc32(text) != crc:
+        return None
+    try:
+        values = json.loads(text)
+        return Record(
+            image_id=str(values["id"]),
+            size=int(values["size"]),
+            checksum=str(values["checksum"]),
+            headers=tuple((str(name), str(value)) for name, value in values["headers"]),
+            vary=tuple((str(name), value) for name, value in values["vary"]),
+            stored=float(values["stored"]),
+            age=float(values["age"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def read(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record | None:
+    """Read the record of an open entry.
+
+    :param fd: the entry's file.
+    :param name: its name.
+    :param status: its ``fstat``.
+    :param records_fd: the directory of records that did not fit an attribute.
+    :return: ``None`` if there is none that belongs to this file.
+    :raises OSError: it could not be read.
+    """
+    data = _xattrs.get(fd, ATTRIBUTE)
+    if data is not None:
+        return decode(data)
+    try:
+        aside = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=records_fd)
+    except FileNotFoundError:
+        return None
+    try:
+        tie, _, data = os.read(aside, _LONGEST).partition(b"\n")
+    finally:
+        os.close(aside)
+    return decode(data) if tie == _tie(status) else None
+
+
+def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bool:
+    """Write the record of a file that is about to become an entry.
+
+    :param sync: whether the record must be on the device before this returns
+        (in an attribute it goes with the file's own fsync, which the caller does).
+    :return: whether it is kept aside, in the directory of records.
+    :raises OSError: it could not be written.
+    """
+    data = encode(record)
+    try:
+        _xattrs.set(fd, ATTRIBUTE, data)
+        return False
+    except OSError as exc:
+        if exc.errno not in REFUSED:
+            raise
+    # A shorter record that a dead writer left in the attribute would win over ours.
+    _xattrs.remove(fd, ATTRIBUTE)
+    temporary = f".{name}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    aside = os.open(temporary, flags, 0o600, dir_fd=records_fd)
+    try:
+        tie = _tie(os.fstat(fd))
+        whole = b"%s\n%s" % (tie, data)
+        if os.write(aside, whole) != len(whole):
+            raise OSError(errno.ENOSPC, "record cut short")
+        if sync:
+            os.fsync(aside)
+    except BaseException:
+        os.unlink(temporary, dir_fd=records_fd)
+        raise
+    finally:
+        os.close(aside)
+    os.rename(temporary, name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
+    if sync:
+        os.fsync(records_fd)
+    return True
+
+
+def remove(name: str, records_fd: int) -> None:
+    """Remove the record that an entry may have in the directory of records."""
+    try:
+        os.unlink(name, dir_fd=records_fd)
+    except FileNotFoundError:
+        pass
+
+
+def _tie(status: os.stat_result) -> bytes:
+    # Survives a copy that keeps times (cp -a, rsync -a), unlike the inode's number.
+    return b"%d %d" % (status.st_size, status.st_mtime_ns)

@@ -1,0 +1,94 @@
+"""The directories of a cache directory, held open.
+
+Everything below is opened, renamed and removed relative to these descriptors
+with O_NOFOLLOW, so that a symbolic link planted in the cache directory, or in
+place of one of its directories, leads nowhere.
+
+Imports: drivers._records.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from . import _records
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Tree:
+    """Descriptors of the cache directory and of the directories inside.
+
+    The numbers stay the same for the life of the object, also when the
+    directories were removed and are made again, so threads may go on using them.
+
+    :param directory: the cache directory; itself may be a symbolic link.
+    """
+
+    SUBDIRECTORIES = ("incomplete", "invalid", "queue", _records.DIRECTORY)
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.base = self.incomplete = self.invalid = self.queue = self.records = -1
+
+    def open(self) -> None:
+        """Make what is missing (mode 0700) and open it; again: what was replaced.
+
+        :raises OSError: something cannot be made or opened, or is a symbolic link.
+        """
+        os.makedirs(self.directory, 0o700, exist_ok=True)
+        base = os.open(os.path.realpath(self.directory), _OPEN)
+        self.base = _take_place(base, self.base)
+        descriptors = []
+        for name, old in zip(
+            self.SUBDIRECTORIES,
+            (self.incomplete, self.invalid, self.queue, self.records),
+            strict=True,
+        ):
+            try:
+                os.mkdir(name, 0o700, dir_fd=self.base)
+            except FileExistsError:
+                pass
+            descriptors.append(_take_place(os.open(name, _OPEN, dir_fd=self.base), old))
+        self.incomplete, self.invalid, self.queue, self.records = descriptors
+
+    def close(self) -> None:
+        """Close the descriptors. May be called twice."""
+        for name in ("base", "incomplete", "invalid", "queue", "records"):
+            fd = getattr(self, name)
+            if fd != -1:
+                os.close(fd)
+                setattr(self, name, -1)
+
+
+def _take_place(new: int, old: int) -> int:
+    """Let ``new`` take over the number of ``old``, if there is one."""
+    if old == -1:
+        return new
+    os.dup2(new, old, inheritable=False)
+    os.close(new)
+    return old
+
+
+def scan(directory_fd: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Go through the regular files of a directory: names and stats, in no order.
+
+    Files that vanish meanwhile are left out. A descriptor of its own keeps two
+    scans from sharing one position.
+
+    :raises OSError: the directory cannot be read.
+    """
+    fd = os.open(".", _OPEN, dir_fd=directory_fd)
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield entry.name, status
+    finally:
+        os.close(fd)

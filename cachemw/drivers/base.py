@@ -1,0 +1,326 @@
+"""The contract of a storage driver, and what passes between it and the core.
+
+Imports: errors.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: How many bytes iterating over an entry gives at a time.
+ENTRY_BLOCK = 64 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """What is kept about an image besides its bytes.
+
+    :param image_id: the id that it was stored under.
+    :param size: bytes.
+    :param checksum: ``"<algorithm>:<hex>"`` of the bytes.
+    :param headers: end-to-end fields of the response that brought it.
+    :param vary: the request fields that selected it, lower-case, with the
+        value that the request had (``None``: it had none).
+    :param stored: when the response began, seconds since the epoch, UTC.
+    :param age: how old the response was by then, seconds (RFC 9111, section 4.2.3).
+    """
+
+    image_id: str
+    size: int
+    checksum: str
+    headers: tuple[tuple[str, str], ...] = ()
+    vary: tuple[tuple[str, str | None], ...] = ()
+    stored: float = 0.0
+    age: float = 0.0
+
+
+class Entry(io.FileIO):
+    """A complete image, open for reading at offset 0, unbuffered.
+
+    It stays readable when the image is deleted or replaced meanwhile (an open
+    file outlives its last name, unlink(2)). Iterating gives blocks of bytes,
+    not lines. Closing runs ``on_close`` once; further closes do nothing.
+    """
+
+    def __init__(self, fd: int, image_id: str, size: int, record: Record | None) -> None:
+        super().__init__(fd, "rb")
+        self.image_id = image_id
+        #: Bytes.
+        self.size = size
+        #: ``None``: adopted from another program and not verified yet.
+        self.record = record
+        self.on_close: Callable[[], None] | None = None
+
+    def __next__(self) -> bytes:
+        block = self.read(ENTRY_BLOCK)
+        if not block:
+            raise StopIteration
+        return block
+
+    def close(self) -> None:
+        on_close, self.on_close = self.on_close, None
+        try:
+            super().close()
+        finally:
+            if on_close is not None:
+                on_close()
+
+
+class Sink(abc.ABC):
+    """The growing file of one fill, owned by one writer.
+
+    Ends by exactly one of :meth:`commit` and :meth:`rollback`; what comes
+    after that does nothing. Not safe for calls from several threads at once.
+    An ``OSError`` from any method means that the fill can only be rolled back.
+    """
+
+    #: Bytes written so far.
+    written: int
+
+    @abc.abstractmethod
+    def reserve(self, size: int) -> None:
+        """Make the file count as ``size`` bytes against the cache's bound, written or not."""
+
+    @abc.abstractmethod
+    def write(self, data: bytes) -> int:
+        """Append all of ``data``.
+
+        :return: its length.
+        :raises CacheFull: no room on the device.
+        """
+
+    @abc.abstractmethod
+    def commit(self, record: Record) -> None:
+        """Make the image complete, as durably as configured; replaces an older one in one step.
+
+        :raises DriverError: it could not be; the image is not stored.
+        """
+
+    @abc.abstractmethod
+    def rollback(self, reason: str, keep: bool = True) -> None:
+        """Give the fill up; its file goes to ``invalid/`` with the reason. Never raises.
+
+        :param keep: whether the bytes are kept too, or freed.
+        """
+
+
+class Driver(abc.ABC):
+    """Keeps the images cached on this host.
+
+    One instance owns one cache directory. Threads may share the instance and
+    other processes may open the same directory. Image ids arrive already
+    checked; sizes are bytes; times are seconds since the epoch, UTC, as float.
+
+    The promise every driver keeps: a reader meets a complete image or none,
+    also after a crash or on a full disk. An ``OSError`` inside leaves as
+    :class:`~cachemw.errors.DriverError`.
+
+    :param directory: the cache directory.
+    :param durability: ``"none"``, ``"data"`` or ``"full"``.
+    :param stall_time: seconds after which :meth:`clean` removes an abandoned fill.
+    """
+
+    #: The name in the ``driver`` option.
+    name: str
+
+    def __init__(
+        self, directory: str, *, durability: str = "data", stall_time: float = 86400
+    ) -> None:
+        self.directory = directory
+        self.durability = durability
+        self.stall_time = stall_time
+
+    # Life
+
+    @abc.abstractmethod
+    def configure(self) -> None:
+        """Make the directory ready and repair what a crash left half done.
+
+        :raises BadDriverConfiguration: names the driver, the directory and the mend.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Write gathered hit counts and let go of everything. May be called twice."""
+
+    # Images
+
+    @abc.abstractmethod
+    def open_for_read(self, image_id: str) -> Entry:
+        """Open a complete image (a response made from it counts the hit).
+
+        :raises ImageNotFound: nothing complete is stored under ``image_id``.
+        :raises ImageCorrupt: the stored size and the file's length disagree;
+            the entry has been moved to ``invalid/``.
+        """
+
+    @abc.abstractmethod
+    def start_fill(self, image_id: str) -> Sink:
+        """Begin to write an image; bytes that a dead writer left are discarded.
+
+        :raises DriverError: somebody is writing it already, or the file cannot be made.
+        """
+
+    @contextlib.contextmanager
+    def open_for_write(self, image_id: str) -> Iterator[Sink]:
+        """Write an image: committed when the block ends, rolled back when it raises."""
+        sink = self.start_fill(image_id)
+        try:
+            yield sink
+        except BaseException as exc:
+            sink.rollback(str(exc) or type(exc).__name__)
+            raise
+        sink.commit(self.describe(image_id, sink))
+
+    @abc.abstractmethod
+    def describe(self, image_id: str, sink: Sink) -> Record:
+        """Make the record of a fill of which nothing is known but its bytes (reads them)."""
+
+    @abc.abstractmethod
+    def adopt(self, entry: Entry, record: Record) -> None:
+        """Give a record to an entry that had none, once its bytes were verified."""
+
+    @abc.abstractmethod
+    def invalidate(self, image_id: str, reason: str) -> None:
+        """Take an image that was found damaged out of the cache, into ``invalid/``."""
+
+    @abc.abstractmethod
+    def delete_cached_image(self, image_id: str) -> bool:
+        """Remove an image, and see that a fill of it under way will not be stored.
+
+        :return: whether there was one.
+        """
+
+    @abc.abstractmethod
+    def delete_all_cached_images(self) -> int:
+        """Remove every image. :return: how many there were."""
+
+    # What is there
+
+    @abc.abstractmethod
+    def is_cached(self, image_id: str) -> bool:
+        """Say whether a complete image is stored."""
+
+    @abc.abstractmethod
+    def is_being_cached(self, image_id: str) -> bool:
+        """Say whether a living writer is filling the image."""
+
+    def is_cacheable(self, image_id: str) -> bool:
+        """Say whether a fill of the image may start."""
+        return not (self.is_cached(image_id) or self.is_being_cached(image_id))
+
+    @abc.abstractmethod
+    def get_image_filepath(self, image_id: str, cache_status: str = "active") -> str:
+        """Give the path of an image's file.
+
+        :param cache_status: ``"active"``, ``"incomplete"``, ``"invalid"`` or ``"queue"``.
+        """
+
+    @abc.abstractmethod
+    def get_image_size(self, image_id: str) -> int:
+        """Give a stored image's size in bytes.
+
+        :raises ImageNotFound: it is not stored.
+        """
+
+    @abc.abstractmethod
+    def get_cache_size(self) -> int:
+        """Give the bytes of all complete images."""
+
+    @abc.abstractmethod
+    def get_cached_images(self) -> list[dict[str, Any]]:
+        """List complete images by id: dicts with ``image_id``, ``size``, ``hits``,
+        ``last_accessed``, ``last_modified`` and ``checksum`` (``None``: adopted, not verified)."""
+
+    @abc.abstractmethod
+    def get_invalid_images(self) -> list[dict[str, Any]]:
+        """List what is in ``invalid/`` by id: dicts with ``image_id``, ``size``, ``reason``
+        and ``last_modified``."""
+
+    # Use
+
+    @abc.abstractmethod
+    def record_hit(self, image_id: str, when: float) -> None:
+        """Count a hit; written together with others, at the latest a second later."""
+
+    @abc.abstractmethod
+    def flush_hits(self) -> None:
+        """Write the hits gathered in this process now. Never raises."""
+
+    @abc.abstractmethod
+    def get_hit_count(self, image_id: str) -> int:
+        """Give an image's hits; 0 for one that is not stored."""
+
+    # Room
+
+    @abc.abstractmethod
+    def exclusive(self) -> contextlib.AbstractContextManager[Any]:
+        """Keep every other process and thread from changing the directory meanwhile; re-entrant."""
+
+    @abc.abstractmethod
+    def get_usage(self) -> int:
+        """Give the bytes of entries, fills under way and failed fills together."""
+
+    @abc.abstractmethod
+    def get_least_recently_accessed(self) -> tuple[str, int] | None:
+        """Give id and bytes of the image that was read longest ago, or ``None``."""
+
+    @abc.abstractmethod
+    def evict(self, wanted: int) -> tuple[int, int]:
+        """Delete failed and abandoned fills, then least recently read images, until ``wanted``
+        bytes are free. Hits count as of the last flush.
+
+        :return: images deleted, and bytes of all that was; fewer bytes than wanted if nothing
+            is left.
+        """
+
+    @abc.abstractmethod
+    def reap_invalid(self, grace: float | None = None) -> int:
+        """Remove what is in ``invalid/`` and older than ``grace`` seconds (``None``: all).
+
+        :return: how many were removed.
+        """
+
+    @abc.abstractmethod
+    def reap_stalled(self, grace: float | None = None) -> int:
+        """Remove abandoned fills older than ``grace`` seconds (``None``: all); a fill whose
+        writer lives stays.
+
+        :return: how many were removed.
+        """
+
+    def clean(self, stall_time: float | None = None) -> int:
+        """Empty ``invalid/`` and remove abandoned fills.
+
+        :param stall_time: seconds; ``None``: as configured.
+        :return: how many files were removed.
+        """
+        grace = self.stall_time if stall_time is None else stall_time
+        return self.reap_invalid() + self.reap_stalled(grace)
+
+    # Queue
+
+    @abc.abstractmethod
+    def queue_image(self, image_id: str) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
+
+    @abc.abstractmethod
+    def is_queued(self, image_id: str) -> bool:
+        """Say whether an image is in the queue."""
+
+    @abc.abstractmethod
+    def get_queued_images(self) -> list[str]:
+        """List the ids in the queue, the longest waiting first."""
+
+    @abc.abstractmethod
+    def delete_queued_image(self, image_id: str) -> bool:
+        """Take an image out of the queue. :return: whether it was there."""
+
+    @abc.abstractmethod
+    def delete_all_queued_images(self) -> int:
+        """Empty the queue. :return: how many were in it."""

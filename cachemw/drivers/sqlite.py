@@ -1,0 +1,187 @@
+"""The sqlite driver: images as files, listed and evicted by an index.
+
+The default: lookups cost the same at a thousand entries and at a million, and
+it works on every file system. A hit does not touch the index.
+
+Imports: errors, drivers._files, drivers._hits, drivers._index, drivers._lock,
+drivers._tree, drivers._xattrs, drivers.base.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from .. import names
+from ..errors import BadDriverConfiguration, DriverError
+from . import _index, _xattrs
+from ._files import FileDriver, Found
+from ._hits import Gathered
+from ._tree import scan
+from .base import Record
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Rows written in one transaction when the index is made again.
+_BATCH = 1000
+
+
+class Driver(FileDriver):
+    """Images as files, and ``cache.db`` beside them.
+
+    See :class:`~cachemw.drivers.base.Driver` for the promises.
+    """
+
+    name = "sqlite"
+
+    def __init__(
+        self, directory: str, *, durability: str = "data", stall_time: float = 86400
+    ) -> None:
+        super().__init__(directory, durability=durability, stall_time=stall_time)
+        path = os.path.join(directory, names.INDEX_NAME)
+        self.index = _index.Index(path, durable=durability == "full")
+
+    def _set_up(self) -> None:
+        if os.path.islink(self.index.path):
+            raise BadDriverConfiguration(
+                self.name, self.directory, f"{names.INDEX_NAME} is a symbolic link", "remove it"
+            )
+        try:
+            # Under the lock, since two processes cannot both begin a write-ahead log.
+            with self.lock.hold():
+                self._ask(self.index.total)
+        except DriverError as exc:
+            raise BadDriverConfiguration(
+                self.name, self.directory, exc.reason, "free space or mend its permissions"
+            ) from exc
+        # A server may fork after this; the index is opened again where it is used.
+        self.index.close()
+
+    def close(self) -> None:
+        super().close()
+        self.index.close()
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Call the index; where it is new or broken, make it from the entries first."""
+        try:
+            return work()
+        except _index.IndexNew:
+            with self.exclusive():
+                self._repair(None)
+        except _index.IndexBroken as exc:
+            log.warning("the index is made again from the files: %s", exc.reason)
+            with self.exclusive():
+                self.index.set_aside()
+                self._repair(None)
+        return work()
+
+    # Keeping the index right
+
+    def _repair(self, entries: Collection[str] | None) -> None:
+        if entries is None:
+            self._repair_all()
+            return
+        found = [self._found(name) for name in entries]
+        present = [item for item in found if item is not None]
+        gone = set(entries) - {item[0] for item in present}
+        self._ask(lambda: self.index.remove(gone))
+        self._ask(lambda: self.index.put([_row(item) for item in present]))
+
+    def _repair_all(self) -> None:
+        known = self._ask(self.index.sizes)
+        counted = self._ask(self.index.glance_rows)
+        batch: list[Found] = []
+        for name, status in scan(self.tree.base):
+            if names.is_entry_name(name) and known.pop(name, None) != status.st_size:
+                item = self._found(name)
+                if item is not None:
+                    batch.append(item)
+            if len(batch) == _BATCH:
+                self._adopt_rows(batch, counted)
+                batch = []
+        self._adopt_rows(batch, counted)
+        if known:
+            self._ask(lambda: self.index.remove(known))
+
+    def _adopt_rows(self, batch: Sequence[Found], counted: dict[str, tuple[int, float]]) -> None:
+        rows, hits = [], []
+        for name, image_id, status, record in batch:
+            count, last = counted.get(name, (self._attribute_hits(name), status.st_atime))
+            checksum = record.checksum if record else None
+            rows.append(_index.row(name, image_id, status, checksum, last))
+            hits.append((name, count))
+        self._ask(lambda: self.index.put(rows))
+        self._ask(lambda: self.index.set_hits(hits))
+
+    def _attribute_hits(self, name: str) -> int:
+        """Give the hits that an xattr driver, ours or Glance's, counted."""
+        try:
+            fd = self._open_file(name)
+            try:
+                return int(_xattrs.get(fd, "user.hits") or 0)
+            finally:
+                os.close(fd)
+        except (OSError, ValueError):
+            return 0
+
+    def _entered(self, name: str, record: Record, old: os.stat_result | None) -> None:
+        status = self._status(name)
+        if status is None:
+            return
+        row = _index.row(name, record.image_id, status, record.checksum, time.time())
+        self._ask(lambda: self.index.put([row]))
+        self.index.checkpoint()
+
+    def _left(self, gone: Sequence[tuple[str, int]]) -> None:
+        self._ask(lambda: self.index.remove([name for name, _ in gone]))
+        self.index.checkpoint()
+
+    def _missing(self, name: str) -> None:
+        try:
+            if self._ask(lambda: self.index.has(name)):
+                with self.exclusive():
+                    self._repair([name])
+        except DriverError as exc:
+            log.warning("the index could not be mended for %s: %s", name, exc.reason)
+
+    # Questions
+
+    def _total(self) -> int:
+        return self._ask(self.index.total)
+
+    def get_cache_size(self) -> int:
+        return self._total()
+
+    def get_cached_images(self) -> list[dict[str, Any]]:
+        self.flush_hits()
+        return self._ask(self.index.listing)
+
+    def get_hit_count(self, image_id: str) -> int:
+        self.flush_hits()
+        return self._ask(lambda: self.index.hits(names.entry_name(image_id)))
+
+    def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
+        return self._ask(lambda: self.index.oldest(limit))
+
+    def _write_hits(self, gathered: Gathered) -> None:
+        strangers = self._ask(lambda: self.index.add_hits(gathered))
+        if not strangers:
+            return
+        try:
+            with self.exclusive():
+                self._repair(strangers)
+            self._ask(lambda: self.index.add_hits({n: gathered[n] for n in strangers}))
+        except DriverError as exc:
+            # Raising would count the others twice.
+            log.warning("hits of %d entries are lost: %s", len(strangers), exc)
+
+
+def _row(item: Found) -> _index.Row:
+    name, image_id, status, record = item
+    checksum = record.checksum if record else None
+    return _index.row(name, image_id, status, checksum, status.st_atime)

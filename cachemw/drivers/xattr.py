@@ -1,0 +1,187 @@
+"""The xattr driver: no index, everything is in the files.
+
+Hits are in the attribute ``user.hits`` and the last access is the file's
+access time, as Glance's driver of that name has them, except that both are
+written by us alone (once a second), so ``noatime`` and ``relatime`` mounts do
+no harm. Listing and evicting scan the directory: once for each prune, and
+the scan is kept for as long as its order is still true.
+
+Imports: errors, drivers._files, drivers._hits, drivers._tree, drivers._xattrs,
+drivers.base.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from .. import names
+from ..errors import BadDriverConfiguration
+from . import _xattrs
+from ._files import FileDriver
+from ._hits import Gathered
+from ._tree import scan
+from .base import Record
+
+_HITS = "user.hits"
+
+
+class Driver(FileDriver):
+    """Images as files with extended attributes; for up to some ten thousand of them.
+
+    See :class:`~cachemw.drivers.base.Driver` for the promises.
+    """
+
+    name = "xattr"
+
+    def __init__(
+        self, directory: str, *, durability: str = "data", stall_time: float = 86400
+    ) -> None:
+        super().__init__(directory, durability=durability, stall_time=stall_time)
+        #: Entries by access time as last scanned: (nanoseconds, name, bytes).
+        self._scanned: deque[tuple[int, str, int]] = deque()
+        self._scan_lock = threading.Lock()
+
+    def _set_up(self) -> None:
+        probe = f".probe-{os.getpid()}"
+        directory = self.tree.incomplete
+        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        try:
+            _xattrs.set(fd, _HITS, b"0")
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP):
+                raise
+            raise BadDriverConfiguration(
+                self.name,
+                self.directory,
+                "its file system has no extended attributes (user.*)",
+                "mount it with user_xattr, or set driver = sqlite",
+            ) from exc
+        finally:
+            os.close(fd)
+            os.unlink(probe, dir_fd=directory)
+
+    # Totals, kept in the lock's file
+
+    def _repair(self, entries: Collection[str] | None) -> None:
+        self.lock.state.total = sum(
+            status.st_size for name, status in scan(self.tree.base) if names.is_entry_name(name)
+        )
+
+    def _entered(self, name: str, record: Record, old: os.stat_result | None) -> None:
+        self._add(record.size - (old.st_size if old else 0))
+
+    def _left(self, gone: Sequence[tuple[str, int]]) -> None:
+        self._add(-sum(size for _, size in gone))
+
+    def _add(self, size: int) -> None:
+        if self.lock.state.total is not None:
+            self.lock.state.total += size
+
+    def _total(self) -> int:
+        if self.lock.state.total is None:
+            self._repair(None)
+        return self.lock.state.total or 0
+
+    def get_cache_size(self) -> int:
+        with self.exclusive():
+            self._repair(None)
+            return self._total()
+
+    # Listing
+
+    def get_cached_images(self) -> list[dict[str, Any]]:
+        self.flush_hits()
+        with self.exclusive():
+            found = list(self._every_entry())
+        images = [
+            {
+                "image_id": image_id,
+                "size": status.st_size,
+                "hits": self._read_hits(name),
+                "last_accessed": status.st_atime,
+                "last_modified": status.st_mtime,
+                "checksum": record.checksum if record else None,
+            }
+            for name, image_id, status, record in found
+        ]
+        return sorted(images, key=lambda image: image["image_id"])
+
+    # Hits
+
+    def _before_commit(self, fd: int, name: str) -> None:
+        # An image that is replaced keeps its hits.
+        _xattrs.set(fd, _HITS, b"%d" % self._read_hits(name))
+
+    def get_hit_count(self, image_id: str) -> int:
+        self.flush_hits()
+        return self._read_hits(names.entry_name(image_id))
+
+    def _read_hits(self, name: str) -> int:
+        try:
+            fd = self._open_file(name)
+            try:
+                return int(_xattrs.get(fd, _HITS) or 0)
+            finally:
+                os.close(fd)
+        except (OSError, ValueError):
+            return 0
+
+    def _write_hits(self, gathered: Gathered) -> None:
+        for name, (hits, last) in gathered.items():
+            try:
+                fd = self._open_file(name)
+            except FileNotFoundError:
+                continue
+            try:
+                # The lock makes reading and writing one step for other processes.
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                before = int(_xattrs.get(fd, _HITS) or 0)
+                _xattrs.set(fd, _HITS, b"%d" % (before + hits))
+                status = os.fstat(fd)
+                accessed = max(status.st_atime_ns, int(last * 1e9))
+                os.utime(fd, ns=(accessed, status.st_mtime_ns))
+            finally:
+                os.close(fd)
+
+    # Eviction
+
+    def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
+        """An access time only grows, so an entry that still has the one it was scanned with is
+        older than all behind it, and than all that came since."""
+        with self._scan_lock:
+            oldest = self._still_oldest(limit)
+            if len(oldest) < limit:
+                self._scanned = self._scan()
+                oldest = self._still_oldest(limit)
+        found = [self._found(name) for name, _ in oldest]
+        return [
+            (name, image_id, status.st_size) for name, image_id, status, _ in filter(None, found)
+        ]
+
+    def _scan(self) -> deque[tuple[int, str, int]]:
+        return deque(
+            sorted(
+                (status.st_atime_ns, name, status.st_size)
+                for name, status in scan(self.tree.base)
+                if names.is_entry_name(name)
+            )
+        )
+
+    def _still_oldest(self, limit: int) -> list[tuple[str, int]]:
+        oldest: list[tuple[str, int]] = []
+        keep: list[tuple[int, str, int]] = []
+        while self._scanned and len(oldest) < limit:
+            accessed, name, size = self._scanned.popleft()
+            status = self._status(name)
+            if status is not None and status.st_atime_ns == accessed:
+                oldest.append((name, size))
+                keep.append((accessed, name, size))
+        # Whoever asked may not delete them all.
+        self._scanned.extendleft(reversed(keep))
+        return oldest

@@ -1,0 +1,109 @@
+"""Every exception cachemw raises on purpose::
+
+    CacheMwError
+    |- ConfigError                an option is unknown, missing or malformed
+    |  `- BadDriverConfiguration  a driver cannot work where it was put
+    |                                              .driver .directory .mend
+    |- DriverError                a driver could not finish .image_id .reason
+    |  |- ImageNotFound           nothing complete under that id
+    |  |- ImageCorrupt            stored bytes do not match their record
+    |  `- CacheFull               no room: ENOSPC, EDQUOT or our own limit
+    |- FillError                  an image arrived wrong    .image_id .reason
+    |  |- ChecksumMismatch        its bytes are not the promised ones
+    |  `- LengthMismatch          there are more or fewer than promised
+    |- LockTimeout                somebody else kept a lock for too long
+    `- StoreError                 a shared store could not answer
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadDriverConfiguration",
+    "CacheFull",
+    "CacheMwError",
+    "ChecksumMismatch",
+    "ConfigError",
+    "DriverError",
+    "FillError",
+    "ImageCorrupt",
+    "ImageNotFound",
+    "LengthMismatch",
+    "LockTimeout",
+    "StoreError",
+]
+
+
+class CacheMwError(Exception):
+    """The root: catching it catches all of ours and nothing else."""
+
+
+class ConfigError(CacheMwError):
+    """An option is unknown, missing or malformed; the message says which and how to mend it."""
+
+
+class BadDriverConfiguration(ConfigError):
+    """A storage driver cannot work with its directory.
+
+    :param driver: the driver's name, such as ``"xattr"``.
+    :param directory: the cache directory it was given.
+    :param reason: what is wrong, one lower-case phrase.
+    :param mend: what the operator can do about it, one phrase.
+    """
+
+    def __init__(self, driver: str, directory: str, reason: str, mend: str) -> None:
+        super().__init__(f"driver {driver!r} cannot use {directory!r}: {reason}; {mend}")
+        self.driver = driver
+        self.directory = directory
+        self.reason = reason
+        self.mend = mend
+
+
+class _AboutImage(CacheMwError):
+    """An error about one image.
+
+    :param image_id: the image.
+    :param reason: one lower-case phrase an operator can act on.
+    """
+
+    def __init__(self, image_id: str, reason: str) -> None:
+        super().__init__(f"{image_id}: {reason}")
+        self.image_id = image_id
+        self.reason = reason
+
+
+class DriverError(_AboutImage):
+    """A storage driver could not finish an operation on one image."""
+
+
+class ImageNotFound(DriverError):
+    """Nothing complete is stored under that id."""
+
+
+class ImageCorrupt(DriverError):
+    """The stored bytes do not match their record."""
+
+
+class CacheFull(DriverError):
+    """There is no room for the image: the disk is full, or our own limit is reached."""
+
+
+class FillError(_AboutImage):
+    """An image arrived from the app in a form that must not be completed or kept."""
+
+
+class ChecksumMismatch(FillError):
+    """The bytes that arrived do not have the checksum that was promised for them."""
+
+
+class LengthMismatch(FillError):
+    """More or fewer bytes arrived than were promised."""
+
+
+class LockTimeout(CacheMwError):
+    """Somebody else kept a lock for longer than the caller would wait."""
+
+
+class StoreError(CacheMwError):
+    """A shared store could not answer."""

@@ -1,0 +1,171 @@
+"""Call the app and look at its answer before anything of it goes out.
+
+PEP 3333 lets an app call ``start_response`` late, twice (with ``exc_info``),
+or write its body by the callable that it returns; all of it works here, and
+no body is buffered.
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+Headers = list[tuple[str, str]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+#: Bytes read at a time from a file that the app hands to the server.
+BLOCK = 512 * 1024
+
+
+class FileBody:
+    """What the app gets as ``wsgi.file_wrapper``, so that its file can be read here.
+
+    The server's own wrapper often reads in small blocks, made for a body that
+    sendfile does not take.
+    """
+
+    def __init__(self, filelike: Any, block_size: int = 8192) -> None:
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        block: bytes = self.filelike.read(max(self.block_size, BLOCK))
+        if not block:
+            raise StopIteration
+        return block
+
+
+class Answer:
+    """The app's answer to one request.
+
+    :param environ: handed to the app as it is, but for its file wrapper.
+    :param start_response: the server's.
+    :param write_field: field to add where the app writes its body itself.
+    """
+
+    def __init__(
+        self,
+        environ: dict[str, Any],
+        start_response: Callable[..., Any],
+        write_field: tuple[str, str],
+    ) -> None:
+        self.status = ""
+        self.headers: Headers = []
+        self.body: Iterable[bytes] = ()
+        #: Whether the app has written through the callable, so that headers are out.
+        self.written = False
+        self._environ = environ
+        self._start_response = start_response
+        self._write_field = write_field
+        self._exc_info: ExcInfo | None = None
+        self._writer: Callable[[bytes], object] | None = None
+        self._sent = False
+        self._server_wrapper = environ.get("wsgi.file_wrapper")
+
+    @property
+    def code(self) -> int:
+        """The status code."""
+        return int(self.status[:3])
+
+    def fetch(self, app: Callable[..., Iterable[bytes]]) -> None:
+        """Call the app, and go on until status and fields are known.
+
+        :raises Exception: whatever the app raises.
+        """
+        if self._server_wrapper is not None:
+            self._environ["wsgi.file_wrapper"] = FileBody
+        try:
+            self.body = app(self._environ, self._start)
+            if not self.status:
+                self.body = _Begun(self.body)
+        finally:
+            if self._server_wrapper is not None:
+                self._environ["wsgi.file_wrapper"] = self._server_wrapper
+        if not self.status:
+            self.close()
+            raise AssertionError("the app gave a body before it called start_response")
+
+    def send(self, field: tuple[str, str]) -> None:
+        """Send status and fields, with one more."""
+        self._sent = True
+        self._call_server([*self.headers, field])
+
+    def server_body(self) -> Iterable[bytes]:
+        """Give the body as it is, or as the server's own wrapper if it is a file."""
+        if isinstance(self.body, FileBody) and self._server_wrapper is not None:
+            wrapped: Iterable[bytes] = self._server_wrapper(
+                self.body.filelike, self.body.block_size
+            )
+            return wrapped
+        return self.body
+
+    def close(self) -> None:
+        """Close the body, unread."""
+        close = getattr(self.body, "close", None)
+        if close is not None:
+            close()
+
+    def _start(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        if exc_info is not None:
+            try:
+                if self._sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+                self._exc_info = exc_info
+            finally:
+                exc_info = None
+        elif self.status:
+            raise AssertionError("the app called start_response twice without exc_info")
+        self.status, self.headers = status, list(headers)
+        return self._write
+
+    def _write(self, data: bytes) -> None:
+        if self._writer is None:
+            self.written = self._sent = True
+            self._writer = self._call_server([*self.headers, self._write_field])
+        self._writer(data)
+
+    def _call_server(self, headers: Headers) -> Callable[[bytes], object]:
+        exc_info, self._exc_info = self._exc_info, None
+        writer: Callable[[bytes], object]
+        if exc_info is not None:
+            writer = self._start_response(self.status, headers, exc_info)
+        else:
+            writer = self._start_response(self.status, headers)
+        return writer
+
+
+class _Begun:
+    """A body whose first chunk was taken already, to learn the status."""
+
+    def __init__(self, body: Iterable[bytes]) -> None:
+        self._body = body
+        try:
+            self._chunks = iter(body)
+            self._first: list[bytes] = []
+            for chunk in self._chunks:
+                self._first.append(chunk)
+                break
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return self._first.pop() if self._first else next(self._chunks)
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()

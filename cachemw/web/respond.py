@@ -1,0 +1,231 @@
+"""Answer GET and HEAD from an open file: 200, 206, 304, 412 or 416.
+
+The file is handed to the server's ``wsgi.file_wrapper`` whole, so that it can
+use sendfile(2). Part of a file goes that way only on servers that were shown
+to start at the file's offset; elsewhere an iterator reads the part in blocks.
+
+Imports: web.conditional, web.fields, web.ranges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from . import fields
+from .conditional import evaluate, range_applies
+from .ranges import content_range, multipart, parse_range, unsatisfied_range
+
+#: Bytes read at once where the server has no sendfile.
+BLOCK = 512 * 1024
+
+#: What a 304 repeats of the 200 (RFC 9110, section 15.4.5).
+_NOT_MODIFIED_FIELDS = frozenset(
+    {"cache-control", "content-location", "date", "etag", "expires", "vary"}
+)
+
+#: Fields that are true of a whole body only (RFC 9110, section 15.3.7).
+_WHOLE_BODY_FIELDS = frozenset({"content-md5", "content-digest"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Representation:
+    """What is known of an image before a request selects a part of it.
+
+    :param headers: fields of its 200 response, without Content-Length.
+    :param size: bytes.
+    :param etag: entity tag as sent, or ``None``.
+    :param last_modified: seconds since the epoch, or ``None``.
+    :param date: seconds since the epoch of its Date field, or ``None``.
+    """
+
+    headers: tuple[tuple[str, str], ...]
+    size: int
+    etag: str | None
+    last_modified: float | None
+    date: float | None
+
+    @classmethod
+    def of(cls, headers: Sequence[tuple[str, str]], size: int) -> Representation:
+        """Read the validators from the fields."""
+        kept = [pair for pair in headers if pair[0].lower() != "content-length"]
+        if fields.get(kept, "accept-ranges") is None:
+            kept.append(("Accept-Ranges", "bytes"))
+        modified = fields.get(kept, "last-modified")
+        date = fields.get(kept, "date")
+        return cls(
+            headers=tuple(kept),
+            size=size,
+            etag=fields.get(kept, "etag"),
+            last_modified=fields.parse_http_date(modified) if modified else None,
+            date=fields.parse_http_date(date) if date else None,
+        )
+
+
+class Segments:
+    """A response body made of parts of a file, and bytes between them.
+
+    Reads with ``pread``, so the file's own offset does not matter. Closing it
+    closes the file; a second close does nothing.
+    """
+
+    def __init__(self, source: io.RawIOBase, segments: Iterable[bytes | tuple[int, int]]) -> None:
+        self._source = source
+        self._segments = iter(segments)
+        self._position = self._stop = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        while self._position >= self._stop:
+            segment = next(self._segments)
+            if isinstance(segment, bytes):
+                return segment
+            self._position, self._stop = segment
+        wanted = min(BLOCK, self._stop - self._position)
+        block = os.pread(self._source.fileno(), wanted, self._position)
+        if not block:
+            # Raising lets the server cut the connection; ending would look complete.
+            raise OSError(f"file ends at byte {self._position}, before byte {self._stop}")
+        self._position += len(block)
+        return block
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def respond(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    source: io.RawIOBase,
+    *,
+    size: int,
+    headers: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    """Answer a GET or HEAD from an open file.
+
+    :param source: an unbuffered file at offset 0, closed with the response.
+    :param size: the file's length in bytes.
+    :param headers: fields of the whole 200 response.
+    """
+    return serve(environ, start_response, source, Representation.of(headers, size))
+
+
+def serve(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    source: io.RawIOBase,
+    selected: Representation,
+    extra: Sequence[tuple[str, str]] = (),
+) -> Iterable[bytes]:
+    """Answer a GET or HEAD from an open file whose fields were read before.
+
+    :param source: an unbuffered file at offset 0, closed with the response.
+    :param extra: fields to add to whatever the answer is.
+    """
+    try:
+        status = evaluate(environ, selected.etag, selected.last_modified)
+        if status == 304:
+            kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
+            start_response("304 Not Modified", [*kept, *extra])
+        elif status == 412:
+            start_response("412 Precondition Failed", [("Content-Length", "0"), *extra])
+        elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET":
+            return _serve_range(environ, start_response, source, selected, extra)
+        else:
+            return _serve_whole(environ, start_response, source, selected, extra)
+        source.close()
+        return []
+    except BaseException:
+        source.close()
+        raise
+
+
+def _serve_whole(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    source: io.RawIOBase,
+    selected: Representation,
+    extra: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    size = selected.size
+    start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
+    if not size or environ["REQUEST_METHOD"] == "HEAD":
+        source.close()
+        return []
+    wrapper = environ.get("wsgi.file_wrapper")
+    if wrapper is not None:
+        return wrapper(source, BLOCK)
+    return Segments(source, [(0, size)])
+
+
+def _serve_range(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    source: io.RawIOBase,
+    selected: Representation,
+    extra: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    """RFC 9110, sections 14.2 and 15.3.7."""
+    if_range = environ.get("HTTP_IF_RANGE")
+    slices = None
+    if if_range is None or range_applies(
+        if_range, selected.etag, selected.last_modified, selected.date
+    ):
+        slices = parse_range(environ["HTTP_RANGE"], selected.size)
+    if slices is None:
+        return _serve_whole(environ, start_response, source, selected, extra)
+    if not slices:
+        fields_416 = [("Content-Range", unsatisfied_range(selected.size)), ("Content-Length", "0")]
+        start_response("416 Range Not Satisfiable", [*fields_416, *extra])
+        source.close()
+        return []
+    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
+    if len(slices) > 1:
+        return _serve_multipart(start_response, source, slices, kept, selected.size, extra)
+    ((start, stop),) = slices
+    kept.append(("Content-Range", content_range(start, stop, selected.size)))
+    start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
+    wrapper = environ.get("wsgi.file_wrapper")
+    if wrapper is not None and _honours_offset(environ.get("SERVER_SOFTWARE", "")):
+        source.seek(start)
+        return wrapper(source, BLOCK)
+    return Segments(source, [(start, stop)])
+
+
+def _serve_multipart(
+    start_response: Callable[..., Any],
+    source: io.RawIOBase,
+    slices: list[tuple[int, int]],
+    kept: list[tuple[str, str]],
+    size: int,
+    extra: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    """RFC 9110, section 15.3.7.2: the part's type moves from the fields into each part."""
+    content_type = fields.get(kept, "content-type") or "application/octet-stream"
+    layout = multipart(slices, size, content_type, secrets.token_hex(16))
+    headers = [pair for pair in kept if pair[0].lower() != "content-type"]
+    headers += [("Content-Type", layout.content_type), ("Content-Length", str(layout.length))]
+    start_response("206 Partial Content", [*headers, *extra])
+    segments: list[bytes | tuple[int, int]] = []
+    for head, start, stop in layout.parts:
+        segments += [head, (start, stop)]
+    return Segments(source, [*segments, layout.tail])
+
+
+@functools.lru_cache(maxsize=16)
+def _honours_offset(server: str) -> bool:
+    """Say whether the server's file wrapper starts at the file's own offset.
+
+    gunicorn 23 and 27 were seen to; gunicorn 20.1 and uWSGI 2.0.31 send from
+    byte 0 under the 206, so a server that was not tried does not get a part.
+    """
+    match = re.match(r"gunicorn/(\d+)", server)
+    return match is not None and int(match[1]) >= 23
