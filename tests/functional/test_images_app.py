@@ -323,7 +323,7 @@ def test_an_image_is_handed_to_the_servers_own_file_wrapper(directory):
 def test_with_a_rate_limit_the_image_does_not_bypass_it_by_the_file_wrapper(directory):
     app = ImagesApp(directory, rate_limit=2**20)
     environ = webtest.TestRequest.blank("/disk.img").environ
-    environ["wsgi.file_wrapper"] = None
+    environ["wsgi.file_wrapper"] = lambda *args: pytest.fail("the file was handed over")
 
     body = app(environ, lambda status, headers: None)
 
@@ -437,7 +437,7 @@ def test_a_sample_that_could_not_be_written_leaves_nothing(tmp_path, monkeypatch
 
     monkeypatch.setattr(_samples.os, "fsync", full)
 
-    with pytest.raises(ConfigError, match="dir.*No space left"):
+    with pytest.raises(ConfigError, match=r"dir.*No space left"):
         ImagesApp(tmp_path, samples=True)
     assert os.listdir(tmp_path) == []
 

@@ -694,6 +694,16 @@ def test_a_body_read_to_its_last_byte_but_not_asked_for_more_counts_as_whole(app
     assert upstream.connections == 1
 
 
+def test_chunks_after_an_answer_without_a_body_do_not_become_the_next_answer(app, upstream):
+    """RFC 9112, section 6.3: a 304 ends with its fields, which not every server knows."""
+    upstream.reply(CHUNKED.replace(b"200 OK", b"304 Not Modified"))
+    upstream.reply(response(b"abc"))
+    list(start(app)[2])
+
+    assert b"".join(start(app)[2]) == b"abc"
+    assert upstream.connections == 2
+
+
 @pytest.mark.parametrize("framing", [response(length=2**40), CHUNKED + b"ffffffffff\r\n"])
 @pytest.mark.parametrize("blocks", [0, 1])
 def test_closing_early_closes_the_connection_and_reads_no_further(app, upstream, framing, blocks):
