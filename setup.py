@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-SERVE = ["gunicorn>=23", "urllib3>=2"]
+SERVE = ["gunicorn>=23", "urllib3>=2.2.3"]
 #: Has wheels for Linux on x86-64 only; elsewhere the tests that need it skip.
 UWSGI = "pyuwsgi>=2.0.30; sys_platform == 'linux' and platform_machine == 'x86_64'"
 TEST = [

@@ -3,13 +3,15 @@
 The app is built before the server starts, so that a mistake in its options
 ends the command with one clear line.
 
-Imports: errors, commands._gunicorn, commands._settings, core.cache,
-core.config, web.apps.images, web.apps.proxy, web.filter.
+Filter and apps come by their entry points, as in an ini file.
+
+Imports: errors, commands._gunicorn, commands._settings.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -17,10 +19,7 @@ from typing import Any
 
 from paste.deploy import loadapp
 
-from ..core.config import Settings
 from ..errors import ConfigError
-from ..web.apps import images, proxy
-from ..web.filter import CacheFilter
 from . import _settings
 
 _HOST = "127.0.0.1"
@@ -85,28 +84,39 @@ def _from_ini(args: argparse.Namespace) -> Callable[..., Any]:
     return app
 
 
-def _from_arguments(args: argparse.Namespace) -> CacheFilter:
+def _from_arguments(args: argparse.Namespace) -> Callable[..., Any]:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     options = {"dir": os.path.join(home, "cachemw"), **_settings.set_options(args.set)}
     if args.dir:
         options["dir"] = args.dir
     if args.max_size:
         options["max_size"] = args.max_size
-    settings = Settings.from_options(options)
-    return CacheFilter(_origin(args), **{name: getattr(settings, name) for name in options})
+    make_filter = _factory("paste.filter_factory", "cache")({}, **options)
+    app: Callable[..., Any] = make_filter(_origin(args))
+    return app
 
 
 def _origin(args: argparse.Namespace) -> Callable[..., Any]:
     if args.upstream:
         if args.samples or args.rate_limit:
             raise ConfigError("--samples and --rate-limit go with --images only")
-        return proxy.app_factory({}, upstream=args.upstream)
-    if not args.samples and not os.path.isdir(args.images):
-        raise ConfigError(f"--images {args.images!r}: expected a directory of images")
-    options = {"dir": args.images, "samples": "yes" if args.samples else "no"}
-    if args.rate_limit:
-        options["rate_limit"] = args.rate_limit
-    return images.app_factory({}, **options)
+        app = _factory("paste.app_factory", "proxy")({}, upstream=args.upstream)
+    else:
+        if not args.samples and not os.path.isdir(args.images):
+            raise ConfigError(f"--images {args.images!r}: expected a directory of images")
+        options = {"dir": args.images, "samples": "yes" if args.samples else "no"}
+        if args.rate_limit:
+            options["rate_limit"] = args.rate_limit
+        app = _factory("paste.app_factory", "images")({}, **options)
+    origin: Callable[..., Any] = app
+    return origin
+
+
+def _factory(group: str, name: str) -> Callable[..., Any]:
+    """Give the factory that an ini file would name ``egg:cachemw#name``."""
+    points = importlib.metadata.distribution("cachemw").entry_points
+    factory: Callable[..., Any] = points.select(group=group, name=name)[name].load()
+    return factory
 
 
 def _address(args: argparse.Namespace) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import os
 from ..drivers.base import Driver, Sink
 from ..errors import CacheFull
 
-#: Bytes set aside at a time for a fill of unknown length.
+#: Bytes set aside at a time for a fill of unknown length, at the most.
 STEP = 64 * 2**20
 
 
@@ -100,7 +100,7 @@ class Room:
 
         :raises CacheFull: there is no room; the fill should not begin.
         """
-        self._reserve(sink, STEP if self._length is None else self._length)
+        self._reserve(sink, self._step() if self._length is None else self._length)
 
     def extend(self, sink: Sink, more: int) -> None:
         """Set aside what ``more`` bytes need beyond what is there already.
@@ -109,11 +109,14 @@ class Room:
         """
         needed = sink.written + more
         if needed > self._reserved:
-            self._reserve(sink, max(needed, self._reserved + STEP))
+            # A step must not refuse an image that may end within it.
+            step = min(self._reserved + self._step(), self._capacity.max_image_size)
+            self._reserve(sink, max(needed, step))
+
+    def _step(self) -> int:
+        # A small cache should not be emptied for an image that may be small too.
+        return min(STEP, self._capacity.max_image_size, self._capacity.max_size // 16)
 
     def _reserve(self, sink: Sink, size: int) -> None:
-        if self._length is None:
-            # A step must not make an image too large that may end within it.
-            size = max(min(size, self._capacity.max_image_size), sink.written + 1)
         self._capacity.make_room(self._image_id, sink, size, size - self._reserved)
         self._reserved = size

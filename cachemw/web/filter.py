@@ -302,6 +302,8 @@ class Stored:
 @functools.lru_cache(maxsize=4096)
 def _stored(record: Record, immutable: bool) -> Stored:
     headers = list(record.headers)
+    if fields.get(headers, "content-type") is None:
+        headers.append(("Content-Type", "application/octet-stream"))
     if fields.get(headers, "etag") is None:
         headers.append(("ETag", f'"{record.checksum}"'))
     return Stored(Representation.of(headers, record.size), storing.lifetime(record, immutable))

@@ -30,6 +30,9 @@ _NOT_MODIFIED_FIELDS = frozenset(
     {"cache-control", "content-location", "date", "etag", "expires", "vary"}
 )
 
+#: An error answer without a body; validators of WSGI want a type all the same.
+_NO_BODY = (("Content-Type", "text/plain"), ("Content-Length", "0"))
+
 #: Fields that are true of a whole body only (RFC 9110, section 15.3.7).
 _WHOLE_BODY_FIELDS = frozenset({"content-md5", "content-digest"})
 
@@ -136,7 +139,7 @@ def serve(
             kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
             start_response("304 Not Modified", [*kept, *extra])
         elif status == 412:
-            start_response("412 Precondition Failed", [("Content-Length", "0"), *extra])
+            start_response("412 Precondition Failed", [*_NO_BODY, *extra])
         elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET":
             return _serve_range(environ, start_response, source, selected, extra)
         else:
@@ -183,8 +186,8 @@ def _serve_range(
     if slices is None:
         return _serve_whole(environ, start_response, source, selected, extra)
     if not slices:
-        fields_416 = [("Content-Range", unsatisfied_range(selected.size)), ("Content-Length", "0")]
-        start_response("416 Range Not Satisfiable", [*fields_416, *extra])
+        content_range_field = ("Content-Range", unsatisfied_range(selected.size))
+        start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
         source.close()
         return []
     kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
