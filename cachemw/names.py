@@ -11,6 +11,7 @@ Imports: nothing of ours.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -56,6 +57,7 @@ def is_safe_name(name: str) -> bool:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def entry_name(image_id: str) -> str:
     """Give the file name that an image is kept under: one per id, never two ids to a name.
 

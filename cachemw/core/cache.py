@@ -4,7 +4,7 @@ What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
 Imports: errors, names, core.capacity, core.checksum, core.config, core.fill,
-drivers.base.
+drivers._hits, drivers.base.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from ..drivers._hits import flush_every_counter
 from ..drivers.base import Driver, Entry, Record
 from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
 from ..names import check_image_id
@@ -335,6 +336,11 @@ class ImageCache:
     def delete_all_queued_images(self) -> int:
         """Empty the queue. :return: how many were in it."""
         return self.driver.delete_all_queued_images()
+
+
+def flush_hits() -> None:
+    """Write the hits that every cache of this process gathered; for an end without atexit."""
+    flush_every_counter()
 
 
 def matches(entry: Entry, checksum: Checksum) -> bool:

@@ -118,7 +118,8 @@ _every_counter: weakref.WeakSet[HitCounter] = weakref.WeakSet()
 
 
 @atexit.register
-def _flush_every_counter() -> None:
+def flush_every_counter() -> None:
+    """Write what every counter of this process gathered. Never raises."""
     for counter in list(_every_counter):
         counter.flush()
 

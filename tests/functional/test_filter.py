@@ -203,12 +203,8 @@ def test_conditions_are_evaluated_on_a_hit(client, origin):
     client.get(URL, headers={"If-None-Match": '"v0"'}, status=200)
     client.get(URL, headers={"If-Match": '"v0"'}, status=412)
     client.get(URL, headers={"If-Match": '"v1"'}, status=200)
-    client.get(
-        URL, headers={"If-Modified-Since": "Fri, 20 Nov 2026 10:00:00 GMT"}, status=304
-    )
-    client.get(
-        URL, headers={"If-Unmodified-Since": "Fri, 20 Nov 2026 09:00:00 GMT"}, status=412
-    )
+    client.get(URL, headers={"If-Modified-Since": "Fri, 20 Nov 2026 10:00:00 GMT"}, status=304)
+    client.get(URL, headers={"If-Unmodified-Since": "Fri, 20 Nov 2026 09:00:00 GMT"}, status=412)
 
     assert same.headers["ETag"] == '"v1"'
     assert same.body == b""
