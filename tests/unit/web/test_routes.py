@@ -1,0 +1,118 @@
+"""Which requests are about an image, and under which id."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachemw.web.routes import Routes, target_uri
+
+
+def environ(path="/cat.png", **extra):
+    return {
+        "wsgi.url_scheme": "http",
+        "SERVER_NAME": "server",
+        "SERVER_PORT": "8080",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        **extra,
+    }
+
+
+def test_target_uri_has_scheme_host_path_and_query():
+    """RFC 9110, section 7.1."""
+    request = environ(SCRIPT_NAME="/images", HTTP_HOST="Example.org:81", QUERY_STRING="w=1")
+
+    assert target_uri(request) == "http://example.org:81/images/cat.png?w=1"
+
+
+def test_host_is_the_servers_own_where_the_client_sent_none():
+    assert target_uri(environ()) == "http://server:8080/cat.png"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "expected"),
+    [
+        ("http", "a:80", "http://a/cat.png"),
+        ("https", "a:443", "https://a/cat.png"),
+        ("http", "a:443", "http://a:443/cat.png"),
+        ("http", "[::1]:80", "http://[::1]/cat.png"),
+        ("other", "a:80", "other://a:80/cat.png"),
+    ],
+)
+def test_default_port_is_no_difference(scheme, host, expected):
+    """RFC 3986, section 6.2.3."""
+    assert target_uri(environ(HTTP_HOST=host, **{"wsgi.url_scheme": scheme})) == expected
+
+
+@pytest.mark.parametrize("name", ["RAW_URI", "REQUEST_URI"])
+def test_quoted_slash_is_not_a_slash(name):
+    plain = target_uri(environ("/a/b", **{name: "/a/b?x"}))
+    quoted = target_uri(environ("/a/b", **{name: "/a%2Fb?x"}))
+
+    assert (plain, quoted) == ("http://server:8080/a/b", "http://server:8080/a%2Fb")
+
+
+@pytest.mark.parametrize("raw", ["http://other/cat.png", "/dog.png", "/c%61t.gif", "/cat.pngÿ"])
+def test_raw_target_that_says_something_else_is_not_believed(raw):
+    """An absolute-form target, a rewritten path, bytes that no client may send."""
+    assert target_uri(environ(RAW_URI=raw)) == "http://server:8080/cat.png"
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=20))
+def test_two_paths_never_share_a_target(path):
+    from urllib.parse import unquote
+
+    uri = target_uri(environ(f"/{path}"))
+
+    assert unquote(uri.removeprefix("http://server:8080"), "latin-1") == f"/{path}"
+    assert uri.isascii()
+
+
+def test_without_routes_every_path_is_an_images():
+    assert Routes([]).image_id(environ()) == "http://server:8080/cat.png"
+
+
+def test_id_too_long_to_keep_is_no_image():
+    assert Routes([]).image_id(environ("/" + "x" * 2000)) is None
+
+
+def test_route_must_match_the_whole_path():
+    """Else one id would stand for several resources."""
+    routes = Routes(["/images/(?P<image_id>[^/]+)"])
+
+    assert routes.image_id(environ("/images/cat")) == "cat"
+    assert routes.image_id(environ("/images/cat/members")) is None
+    assert routes.image_id(environ("/x/images/cat")) is None
+
+
+def test_query_is_part_of_the_id_that_a_route_gives():
+    routes = Routes(["/images/(?P<image_id>.+)"])
+
+    assert routes.image_id(environ("/images/cat", QUERY_STRING="w=1")) == "cat?w=1"
+
+
+def test_route_without_a_group_gives_the_target():
+    assert Routes(["/.*[.]png"]).image_id(environ()) == "http://server:8080/cat.png"
+
+
+def test_first_route_that_matches_counts():
+    routes = Routes(["/a/(?P<image_id>.+)", "/(?P<image_id>.+)"])
+
+    assert routes.image_id(environ("/a/b")) == "b"
+    assert routes.image_id(environ("/c/b")) == "c/b"
+
+
+def test_route_that_gives_an_empty_id_gives_none():
+    assert Routes(["/(?P<image_id>.*)"]).image_id(environ("/")) is None
+
+
+def test_id_is_text_as_the_client_meant_it():
+    """WSGI hands UTF-8 over as Latin-1 (PEP 3333)."""
+    path = "/ü".encode().decode("latin-1")
+
+    assert Routes(["/(?P<image_id>.+)"]).image_id(environ(path)) == "ü"
+
+
+def test_bytes_that_are_not_utf8_are_an_id_too():
+    assert Routes(["/(?P<image_id>.+)"]).image_id(environ("/\xff")) == "\udcff"
