@@ -37,7 +37,13 @@ def check_image_id(image_id: str | int) -> str:
     :raises ValueError: anything else; the message names the value.
     """
     if isinstance(image_id, int) and not isinstance(image_id, bool):
-        return str(image_id)
+        bits = image_id.bit_length()
+        # The interpreter refuses to write out much longer ones.
+        if bits > 4 * MAX_ID_LENGTH:
+            raise ValueError(
+                f"image id: expected 1 to {MAX_ID_LENGTH} characters, not an integer of {bits} bits"
+            )
+        image_id = str(image_id)
     if not isinstance(image_id, str):
         raise ValueError(f"image id {image_id!r}: expected a string, not {type(image_id).__name__}")
     if not 0 < len(image_id) <= MAX_ID_LENGTH:

@@ -16,6 +16,9 @@ import stat
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILL = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
+#: How often a lock is asked for that others only look at.
+_TRIES = 1000
+
 
 def claim(name: str, directory: int) -> int:
     """Open a fill's file, empty, with its lock held.
@@ -38,8 +41,8 @@ def claim(name: str, directory: int) -> int:
             if is_only_name(name, directory, status):
                 os.ftruncate(fd, 0)
                 return fd
-            if status.st_nlink > 1:
-                # A hard link to a file elsewhere: writing here would write there.
+            if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
+                # A hard link to a file elsewhere (writing here would write there), or a pipe.
                 os.unlink(name, dir_fd=directory)
         except BaseException:
             os.close(fd)
@@ -86,11 +89,16 @@ def lock_at_once(fd: int) -> None:
 
     :raises BlockingIOError: a living writer has it.
     """
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # Somebody who only looks (is_locked) has it for a moment.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            # Others who only look (is_locked) share the lock for a moment. Where it
+            # cannot be shared, a writer has it, and this raises.
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.sched_yield()
+    raise BlockingIOError(errno.EWOULDBLOCK, "too many look at it")
 
 
 def is_locked(fd: int) -> bool:

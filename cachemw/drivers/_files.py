@@ -7,8 +7,9 @@ listing and evicting quick, and is told of every change.
 
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
-Imports: errors, names, drivers.base, drivers._hits, drivers._invalid,
-drivers._lock, drivers._records, drivers._sink, drivers._tree.
+Imports: errors, names, drivers.base, drivers._claims, drivers._hits,
+drivers._invalid, drivers._lock, drivers._queue, drivers._records,
+drivers._sink, drivers._tree, drivers._writeback.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import names
 from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNotFound
-from . import _claims, _invalid, _queue, _records
+from . import _claims, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
 from ._lock import MOST_NAMES, DirectoryLock
 from ._sink import FileSink
@@ -37,10 +38,18 @@ log = logging.getLogger(__name__)
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NOATIME = getattr(os, "O_NOATIME", 0)
-_FILL = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
-#: An entry of a scan: name, id (``None``: unknown), status and record, if it has one.
-Found = tuple[str, str, os.stat_result, Record | None]
+#: Nothing is wrong with the file.
+_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class Found(NamedTuple):
+    """An entry met in a scan; without an id, its record is lost and so is the entry."""
+
+    name: str
+    image_id: str | None
+    status: os.stat_result
+    record: Record | None
 
 
 class FileDriver(Driver):
@@ -77,7 +86,7 @@ class FileDriver(Driver):
 
     @abc.abstractmethod
     def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
-        """Give name, id and bytes of the entries read longest ago, oldest first."""
+        """Give name, id and bytes of the entries read longest ago, oldest first; lock held."""
 
     @abc.abstractmethod
     def _total(self) -> int:
@@ -103,11 +112,19 @@ class FileDriver(Driver):
                 pass  # taking the lock repairs what a crash or a power cut left
         except OSError as exc:
             self.close()
+            mend = "make it a directory that the server's user owns, without symbolic links inside"
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                mend = "free space"
             raise BadDriverConfiguration(
                 self.name,
                 self.directory,
                 f"{exc.strerror or exc}" + (f" ({exc.filename})" if exc.filename else ""),
-                "make it a directory that the server's user owns, without symbolic links inside",
+                mend,
+            ) from exc
+        except DriverError as exc:
+            self.close()
+            raise BadDriverConfiguration(
+                self.name, self.directory, exc.reason, "free space or mend its permissions"
             ) from exc
         except BadDriverConfiguration:
             self.close()
@@ -140,6 +157,8 @@ class FileDriver(Driver):
             record = _records.read(fd, name, status, self.tree.records)
             if record is None:
                 if name != image_id:
+                    # Nothing tells whose it is, so it can never be verified again.
+                    self._invalidate(name, image_id, "its record is lost", fd)
                     raise ImageNotFound(image_id, "its record is lost")
             elif record.image_id != image_id:
                 raise ImageNotFound(image_id, "its entry belongs to another id")
@@ -177,8 +196,14 @@ class FileDriver(Driver):
     def _claim_in_new_tree(self, name: str, image_id: str) -> int:
         with _translating(image_id):
             self.tree.open()
-            self._set_up()
-            return _claims.claim(name, self.tree.incomplete)
+            try:
+                self._set_up()
+            except BadDriverConfiguration as exc:
+                raise DriverError(image_id, f"{exc.reason}; {exc.mend}") from exc
+            try:
+                return _claims.claim(name, self.tree.incomplete)
+            except BlockingIOError as exc:
+                raise DriverError(image_id, "is being filled already") from exc
 
     def publish(self, sink: FileSink, record: Record) -> None:
         """Rename a finished fill into place and tell the subclass. Called by the sink."""
@@ -189,6 +214,9 @@ class FileDriver(Driver):
                 if not sink.is_named():
                     raise DriverError(sink.image_id, "deleted or changed while it was filled")
                 old = self._status(name)
+                if old is not None:
+                    # Syncing may have taken long, and the old one may have been read meanwhile.
+                    self._before_commit(sink.fd, name)
                 os.rename(name, name, src_dir_fd=self.tree.incomplete, dst_dir_fd=self.tree.base)
                 renamed = True
                 if not sink.aside:
@@ -214,20 +242,30 @@ class FileDriver(Driver):
         assert isinstance(sink, FileSink)
         digest = hashlib.sha256(usedforsecurity=False)
         position = 0
-        while block := os.pread(sink.fd, 2**20, position):
-            digest.update(block)
-            position += len(block)
+        with _translating(image_id):
+            # The file may be longer, by what was reserved.
+            while block := os.pread(sink.fd, min(2**20, sink.written - position), position):
+                digest.update(block)
+                position += len(block)
         checksum = f"sha256:{digest.hexdigest()}"
         return Record(image_id, sink.written, checksum, stored=time.time())
 
     def adopt(self, entry: Entry, record: Record) -> None:
         name = names.entry_name(record.image_id)
+        fd = entry.fileno()
         with _translating(record.image_id):
             sync = self.durability != "none"
-            _records.write(entry.fileno(), name, record, self.tree.records, sync)
+            if sync:
+                # Whoever wrote it may not have.
+                _writeback.sync(fd)
             entry.record = record
             with self.lock.changing([name]):
-                self._entered(name, record, os.fstat(entry.fileno()))
+                status = os.fstat(fd)
+                if not self._is_named(name, status):
+                    return  # deleted or replaced meanwhile
+                if not _records.write(fd, name, record, self.tree.records, sync):
+                    _records.remove(name, self.tree.records)
+                self._entered(name, record, status)
 
     # Removing
 
@@ -245,8 +283,8 @@ class FileDriver(Driver):
     def _invalidate(self, name: str, image_id: str, reason: str, fd: int) -> None:
         log.warning("%s: %s; moved to invalid/", image_id, reason)
         with _translating(image_id), self.lock.changing([name]):
-            status = self._status(name)
-            if status is None or not os.path.samestat(status, os.fstat(fd)):
+            status = os.fstat(fd)
+            if not self._is_named(name, status):
                 return  # replaced meanwhile
             _invalid.put(fd, name, image_id, reason, self.tree.base, self.tree.invalid)
             _records.remove(name, self.tree.records)
@@ -290,10 +328,17 @@ class FileDriver(Driver):
             pass
 
     def _status(self, name: str) -> os.stat_result | None:
+        """Look at an entry's file: ``None`` if there is none, or something else has its name."""
         try:
-            return os.stat(name, dir_fd=self.tree.base, follow_symlinks=False)
+            status = os.stat(name, dir_fd=self.tree.base, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def _is_named(self, name: str, status: os.stat_result) -> bool:
+        """Say whether an open file is the one under that name."""
+        named = self._status(name)
+        return named is not None and os.path.samestat(named, status)
 
     # What is there
 
@@ -326,28 +371,30 @@ class FileDriver(Driver):
             return _invalid.listing(self.tree.invalid)
 
     def _found(self, name: str) -> Found | None:
-        """Look at one entry's file: ``None`` if it is none, or nobody can tell whose it is."""
+        """Look at one entry's file: ``None`` if there is none that can be opened.
+
+        :raises OSError: it may be there, but the process has no descriptor or memory left.
+        """
         try:
             fd = self._open_file(name)
-        except OSError:
+        except OSError as exc:
+            if exc.errno in _SHORTAGE:
+                raise
             return None
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return None
             record = _records.read(fd, name, status, self.tree.records)
+        except OSError as exc:
+            if exc.errno in _SHORTAGE:
+                raise
+            record = None
         finally:
             os.close(fd)
-        if record is not None:
-            return name, record.image_id, status, record
-        return (name, name, status, None) if names.is_safe_name(name) else None
-
-    def _every_entry(self) -> Iterator[Found]:
-        for name, _ in scan(self.tree.base):
-            if names.is_entry_name(name):
-                found = self._found(name)
-                if found is not None:
-                    yield found
+        if record is not None and names.entry_name(record.image_id) == name:
+            return Found(name, record.image_id, status, record)
+        return Found(name, name if names.is_safe_name(name) else None, status, None)
 
     # Use
 
@@ -355,7 +402,8 @@ class FileDriver(Driver):
         self.hits.count(names.entry_name(image_id), when)
 
     def flush_hits(self) -> None:
-        self.hits.flush()
+        # Another thread's flush may be waiting for the directory's lock.
+        self.hits.flush(wait=not self.lock.is_mine())
 
     # Room
 
@@ -372,8 +420,9 @@ class FileDriver(Driver):
 
     def get_least_recently_accessed(self) -> tuple[str, int] | None:
         self.flush_hits()
-        for _, image_id, size in self._oldest(1):
-            return image_id, size
+        with self.exclusive():
+            for _, image_id, size in self._oldest(1):
+                return image_id, size
         return None
 
     def evict(self, wanted: int) -> tuple[int, int]:

@@ -1,11 +1,11 @@
 """Hits gathered in memory and written together.
 
-A hit costs a dictionary update. A daemon thread, begun at the first hit in
+A hit costs an append to a queue. A daemon thread, begun at the first hit in
 each process (a thread begun before a fork is dead after it), writes what was
 gathered about once a second; whoever needs exact counts flushes first. A
 process that is killed loses at most the last second.
 
-Imports: nothing of ours.
+Imports: drivers._forks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
+
+from . import _forks
 
 log = logging.getLogger(__name__)
 
@@ -39,34 +42,44 @@ class HitCounter:
 
     def __init__(self, write: Callable[[Gathered], None]) -> None:
         self._write = write
+        self._counted: deque[tuple[str, float]] = deque()
         self._gathered: dict[str, tuple[int, float]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._write_lock = threading.Lock()
         self._pid = 0
         self._wake = threading.Event()
         self._last_flush = 0.0
         _every_counter.add(self)
+        _forks.register(self)
 
     def count(self, name: str, when: float) -> None:
         """Count a hit of an entry, at ``when`` (seconds since the epoch)."""
-        with self._lock:
-            hits, last = self._gathered.get(name, (0, 0.0))
-            self._gathered[name] = (hits + 1, max(last, when))
+        # One step without a lock: the garbage collector may close a forgotten entry,
+        # and count its hit, at any point of any method here.
+        self._counted.append((name, when))
         if self._pid != os.getpid():
             self._start()
         elif time.monotonic() - self._last_flush > _OVERDUE:
-            self.flush()
+            self.flush(wait=False)
 
     def forget(self, name: str) -> None:
         """Drop what was gathered for an entry that is gone."""
         with self._lock:
+            self._gather()
             self._gathered.pop(name, None)
 
-    def flush(self) -> None:
-        """Write what was gathered. Never raises."""
-        with self._write_lock:
+    def flush(self, wait: bool = True) -> None:
+        """Write what was gathered. Never raises.
+
+        :param wait: whether to wait for another thread's flush to end; without it,
+            nothing is done while there is one.
+        """
+        if not self._write_lock.acquire(blocking=wait):
+            return
+        try:
             self._last_flush = time.monotonic()
             with self._lock:
+                self._gather()
                 gathered, self._gathered = self._gathered, {}
             if not gathered:
                 return
@@ -75,18 +88,40 @@ class HitCounter:
             except Exception as exc:
                 log.warning("hit counts could not be written, will try again: %s", exc)
                 self._put_back(gathered)
+        finally:
+            self._write_lock.release()
 
-    def _put_back(self, gathered: Mapping[str, tuple[int, float]]) -> None:
+    def _gather(self) -> None:
+        """Add up what was counted; lock held."""
+        for _ in range(len(self._counted)):
+            try:
+                name, when = self._counted.popleft()
+            except IndexError:
+                return
+            self._add(name, 1, when)
+
+    def _put_back(self, gathered: Gathered) -> None:
         with self._lock:
             for name, (hits, last) in gathered.items():
-                newer, newer_last = self._gathered.get(name, (0, 0.0))
-                self._gathered[name] = (hits + newer, max(last, newer_last))
+                self._add(name, hits, last)
+
+    def _add(self, name: str, more: int, when: float) -> None:
+        hits, last = self._gathered.get(name, (0, 0.0))
+        self._gathered[name] = (hits + more, max(last, when))
 
     def stop(self) -> None:
         """Flush and end the thread. A later hit starts it again."""
         self._pid = 0
         self._wake.set()
         self.flush()
+
+    def forget_parent(self) -> None:
+        """Begin with nothing: the parent writes what it gathered."""
+        self._counted = deque()
+        self._gathered = {}
+        self._lock = threading.RLock()
+        self._write_lock = threading.Lock()
+        self._pid = 0
 
     def _start(self) -> None:
         with self._lock:
@@ -122,15 +157,3 @@ def flush_every_counter() -> None:
     """Write what every counter of this process gathered. Never raises."""
     for counter in list(_every_counter):
         counter.flush()
-
-
-def _forget_after_fork() -> None:
-    """The parent writes what it gathered; its child begins with nothing."""
-    for counter in list(_every_counter):
-        counter._gathered = {}
-        counter._lock = threading.Lock()
-        counter._write_lock = threading.Lock()
-        counter._pid = 0
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)

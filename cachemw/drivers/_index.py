@@ -8,7 +8,7 @@ SQLite before 3.51.3 can corrupt a write-ahead log that one process resets
 while others write and checkpoint; so nothing checkpoints by itself, and
 :meth:`Index.checkpoint` is called with the directory's lock held.
 
-Imports: errors, drivers._hits.
+Imports: errors, drivers._forks, drivers._hits.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from ..errors import DriverError
+from . import _forks
 from ._hits import Gathered
 
 T = TypeVar("T")
@@ -57,8 +59,11 @@ CREATE TRIGGER IF NOT EXISTS entry_resized AFTER UPDATE OF size ON entries
 COMMIT;
 """
 
-#: The last thing that the schema makes.
-_HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'entry_resized'"
+#: ``user_version`` of an index that was filled from the files since it was made.
+_FILLED = 1
+
+#: Seconds that a checkpoint waits for readers; then the next change tries again.
+_CHECKPOINT_WAIT = 0.1
 
 _UPSERT = """
 INSERT INTO entries (name, id, size, accessed, modified, checksum) VALUES (?, ?, ?, ?, ?, ?)
@@ -73,15 +78,15 @@ class IndexBroken(DriverError):
 
 
 class IndexNew(DriverError):
-    """The index was just made, empty: it must be filled before it is asked."""
+    """The index is new, and not yet filled from the files."""
 
 
 class Index:
     """``cache.db``. Threads may share it; each process gets a connection of its own.
 
     Every method raises :class:`IndexBroken` where the file must be replaced,
-    :class:`IndexNew` where it had to be made, and
-    :class:`~cachemw.errors.DriverError` for any other trouble.
+    :class:`IndexNew` where it was never filled (but within :meth:`filling`),
+    and :class:`~cachemw.errors.DriverError` for any other trouble.
 
     :param path: the file, made if missing.
     :param durable: whether a change must survive a power cut once it is made.
@@ -90,24 +95,37 @@ class Index:
     def __init__(self, path: str, durable: bool) -> None:
         self.path = path
         self._durable = durable
-        self._lock = threading.Lock()
+        # Re-entrant: the garbage collector may close an entry, and its hit be written, inside.
+        self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._identity: tuple[int, int] | None = None
+        self._filled = False
+        #: The thread that fills it.
+        self._filler: int | None = None
         #: Connections of a process that this one was forked from: closing them here
         #: would let go of that process's locks.
         self._inherited: list[sqlite3.Connection] = []
+        _every_index.add(self)
+        _forks.register(self)
+
+    def forget_parent(self) -> None:
+        """Take a new lock in a child of fork."""
+        self._lock = threading.RLock()
+        self._filler = None
 
     # Connection
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             try:
-                return work(self._connect())
+                connection = self._connect()
+                self._filled = self._filled or _is_filled(connection)
+                if not self._filled and self._filler != threading.get_ident():
+                    raise IndexNew("index", f"is new ({self.path})")
+                return work(connection)
             except sqlite3.DatabaseError as exc:
-                # The plain class says "malformed" or "not a database"; a subclass is
-                # about the operation: locked, full, disk error.
-                kind = IndexBroken if type(exc) is sqlite3.DatabaseError else DriverError
+                kind = IndexBroken if _means_broken(exc) else DriverError
                 raise kind("index", f"{exc} ({self.path})") from exc
             except OSError as exc:
                 raise DriverError("index", f"{exc.strerror} ({self.path})") from exc
@@ -133,8 +151,7 @@ class Index:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
             connection.execute("PRAGMA cache_size = -16384")
-            known = connection.execute(_HAS_SCHEMA).fetchone()
-            if not known:
+            if not _is_filled(connection):
                 connection.executescript(_SCHEMA)
         except BaseException:
             connection.close()
@@ -142,8 +159,7 @@ class Index:
         self._identity = (status.st_dev, status.st_ino)
         self._pid = os.getpid()
         self._connection = connection
-        if not known:
-            raise IndexNew("index", f"was made ({self.path})")
+        self._filled = False
         return connection
 
     def _is_current(self) -> bool:
@@ -179,16 +195,31 @@ class Index:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self.path, os.path.join(directory, f".broken-{name}"))
 
+    def wants_checkpoint(self) -> bool:
+        """Say whether the write-ahead log is long."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size >= CHECKPOINT_AT
+        except OSError:
+            return False
+
     def checkpoint(self) -> None:
         """Move a long write-ahead log into the database; one caller at a time."""
-        try:
-            if os.stat(f"{self.path}-wal").st_size < CHECKPOINT_AT:
-                return
-        except OSError:
+        if not self.wants_checkpoint():
             return
-        self._run(lambda connection: connection.execute("PRAGMA wal_checkpoint(RESTART)").close())
+        self._run(_checkpoint)
 
     # Changes
+
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Let this thread, and no other, use an index that is not filled; when the block ends,
+        there is a row for every entry. One caller at a time."""
+        before, self._filler = self._filler, threading.get_ident()
+        try:
+            yield
+            self._run(lambda c: c.execute(f"PRAGMA user_version = {_FILLED}").close())
+        finally:
+            self._filler = before
 
     def put(self, rows: Iterable[Row]) -> None:
         """Add rows, or change them but for their hits; an access time never goes back."""
@@ -227,7 +258,10 @@ class Index:
 
     def total(self) -> int:
         """Give the bytes of all entries."""
-        return int(self._one("SELECT size FROM totals")[0])
+        row = self._one("SELECT size FROM totals")
+        if row is None:
+            raise IndexBroken("index", f"has no total ({self.path})")
+        return int(row[0])
 
     def hits(self, name: str) -> int:
         """Give an entry's hits; 0 for one without a row."""
@@ -258,10 +292,13 @@ class Index:
 
     def glance_rows(self) -> dict[str, tuple[int, float]]:
         """Give hits and access time by name of the table that Glance's driver left, if any."""
-        if self._one("SELECT 1 FROM sqlite_master WHERE name = 'cached_images'") is None:
+        columns = {row[1] for row in self._all("PRAGMA table_info(cached_images)")}
+        if not columns.issuperset({"image_id", "hits", "last_accessed"}):
             return {}
-        rows = self._all("SELECT image_id, hits, last_accessed FROM cached_images")
-        return {str(name): (int(hits or 0), float(last or 0)) for name, hits, last in rows}
+        rows = self._all(
+            "SELECT image_id, CAST(hits AS INTEGER), CAST(last_accessed AS REAL) FROM cached_images"
+        )
+        return {str(name): (hits or 0, last or 0.0) for name, hits, last in rows}
 
     def set_hits(self, counts: Iterable[tuple[str, int]]) -> None:
         """Set hits by name, for entries that another program counted."""
@@ -277,6 +314,33 @@ class Index:
 
     def _all(self, statement: str, *parameters: Any) -> list[Any]:
         return self._run(lambda c: c.execute(statement, parameters).fetchall())
+
+
+def _is_filled(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0] == _FILLED)
+
+
+def _means_broken(exc: sqlite3.DatabaseError) -> bool:
+    """Say whether an error is about the file, and not about one operation: locked, full."""
+    # The plain class says "malformed" or "not a database"; the rest are a schema that is
+    # not ours and a file that was cut off while it was open.
+    return (
+        type(exc) is sqlite3.DatabaseError
+        or str(exc).startswith("no such ")
+        or getattr(exc, "sqlite_errorcode", None) in _CUT_OFF
+    )
+
+
+_CUT_OFF = {sqlite3.SQLITE_IOERR_SHORT_READ}
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    # Truncating, since the log's length is what asks for the next checkpoint.
+    connection.execute(f"PRAGMA busy_timeout = {int(_CHECKPOINT_WAIT * 1000)}")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY * 1000)}")
 
 
 def _write(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
@@ -312,3 +376,28 @@ def row(
     """Make a row of an entry's file; ``accessed`` in seconds since the epoch."""
     encoded = image_id.encode("utf-8", "surrogatepass")
     return name, encoded, status.st_size, accessed, status.st_mtime, checksum
+
+
+#: The indexes of this process, for its forks: SQLite's own state about an open file is
+#: wrong in a child, so none is open at that moment.
+_every_index: weakref.WeakSet[Index] = weakref.WeakSet()
+_closed_for_fork: list[Index] = []
+
+
+def _before_fork() -> None:
+    for index in sorted(_every_index, key=id):
+        index._lock.acquire()
+        _closed_for_fork.append(index)
+        index._disconnect()
+
+
+def _after_fork_in_parent() -> None:
+    while _closed_for_fork:
+        _closed_for_fork.pop()._lock.release()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_closed_for_fork.clear,
+)

@@ -35,11 +35,12 @@ def put(fd: int, name: str, image_id: str, reason: str, source: int, invalid: in
     text = reason.encode("utf-8", "replace")[:_LONGEST]
     aside = f".{name}.reason"
     try:
-        _xattrs.set(fd, _REASON, text)
+        # The reason last: where it is, the id is.
         _xattrs.set(fd, _ID, image_id.encode("utf-8", "surrogatepass"))
+        _xattrs.set(fd, _REASON, text)
         _unlink(aside, invalid)
     except OSError:
-        _write_aside(aside, {"id": image_id, "reason": text.decode("utf-8", "replace")}, invalid)
+        _write_aside(aside, {"id": image_id, "reason": _shown(text)}, invalid)
     os.rename(name, name, src_dir_fd=source, dst_dir_fd=invalid)
 
 
@@ -47,8 +48,8 @@ def _write_aside(aside: str, content: dict[str, str], invalid: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(aside, flags, 0o600, dir_fd=invalid)
-        with open(fd, "w", encoding="ascii") as file:
-            json.dump(content, file)
+        with open(fd, "w", encoding="utf-8", errors="surrogatepass") as file:
+            json.dump(content, file, ensure_ascii=False)
     except OSError:
         pass
 
@@ -89,13 +90,18 @@ def _read(name: str, invalid: int) -> tuple[str, str]:
         finally:
             os.close(fd)
         if reason is not None:
-            return (image_id or name.encode()).decode("utf-8", "surrogatepass"), reason.decode()
+            return (image_id or name.encode()).decode("utf-8", "surrogatepass"), _shown(reason)
         fd = os.open(f".{name}.reason", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=invalid)
-        with open(fd, encoding="ascii") as file:
+        with open(fd, encoding="utf-8", errors="surrogatepass") as file:
             values = json.load(file)
         return str(values["id"]), str(values["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return name, "unknown"
+
+
+def _shown(reason: bytes) -> str:
+    # It may have been cut in the middle of a character.
+    return reason.decode("utf-8", "ignore")
 
 
 def reap(invalid: int, grace: float | None) -> int:

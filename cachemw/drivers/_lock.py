@@ -10,7 +10,7 @@ power cut may have undone anything, or by another driver.
 
 ``docs/formats/cache-directory.rst`` is the authority for the file's bytes.
 
-Imports: nothing of ours.
+Imports: drivers._forks.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from . import _forks
 
 #: The lock's file, in the cache directory.
 NAME = ".lock"
@@ -76,7 +79,23 @@ class DirectoryLock:
         self._thread_lock = threading.RLock()
         self._depth = 0
         self._fd = -1
+        self._holder = 0
+        self._forks = 0
         self.state = self._unknown()
+        _forks.register(self)
+
+    def forget_parent(self) -> None:
+        """Let go, in a child of fork, of what a thread of the parent held."""
+        fd, self._fd = self._fd, -1
+        self._thread_lock = threading.RLock()
+        self._depth = self._holder = 0
+        self._forks += 1
+        if fd != -1:
+            os.close(fd)
+
+    def is_mine(self) -> bool:
+        """Say whether the calling thread holds the lock."""
+        return self._holder == threading.get_ident()
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[DirectoryLock]:
@@ -88,14 +107,18 @@ class DirectoryLock:
             if self._depth == 0:
                 self._acquire()
             self._depth += 1
+            forks = self._forks
             try:
                 if self._depth == 1:
+                    self._holder = threading.get_ident()
                     self._load()
                 yield self
             finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._release()
+                # A child that was forked in here never held it.
+                if forks == self._forks:
+                    self._depth -= 1
+                    if self._depth == 0:
+                        self._release()
 
     @contextlib.contextmanager
     def changing(self, names: Collection[str]) -> Iterator[DirectoryLock]:
@@ -131,16 +154,16 @@ class DirectoryLock:
 
     def _release(self) -> None:
         fd, self._fd = self._fd, -1
-        os.close(fd)
+        self._holder = 0
+        try:
+            # Closing is not enough: a child that was just forked has the descriptor too.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
 
     def _load(self) -> None:
         """Read the file, and repair what the holder before was changing when it died."""
-        try:
-            text = os.pread(self._fd, SIZE, 0)
-            values = json.loads(text)
-            self.state = State(**values)
-        except (ValueError, TypeError):
-            self.state = self._unknown()
+        self.state = _parse(os.pread(self._fd, SIZE, 0)) or self._unknown()
         if (self.state.boot, self.state.driver) != (boot_id(), self._driver):
             self.state = self._unknown()
         if self.state.changing != []:
@@ -157,6 +180,20 @@ class DirectoryLock:
             self.state.changing = EVERYTHING
             text = json.dumps(dataclasses.asdict(self.state), separators=(",", ":"))
         os.pwrite(self._fd, text.ljust(SIZE).encode("ascii"), 0)
+
+
+def _parse(text: bytes) -> State | None:
+    try:
+        values: dict[str, Any] = json.loads(text)
+        state = State(**values)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    names, total = state.changing, state.total
+    if names is not None and not (
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+    ):
+        return None
+    return state if total is None or isinstance(total, int) else None
 
 
 def _is_named(fd: int, directory: int) -> bool:

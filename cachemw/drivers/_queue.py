@@ -9,6 +9,7 @@ Imports: names, drivers._tree.
 from __future__ import annotations
 
 import os
+import time
 
 from .. import names
 from ._tree import scan
@@ -31,6 +32,12 @@ def put(image_id: str, queue: int) -> bool:
     try:
         if name != image_id:
             os.write(fd, image_id.encode("utf-8", "surrogatepass"))
+        # The system's own stamp is too coarse to tell ids apart that come together.
+        now = time.time_ns()
+        os.utime(fd, ns=(now, now))
+    except BaseException:
+        os.unlink(name, dir_fd=queue)
+        raise
     finally:
         os.close(fd)
     return True
@@ -89,7 +96,11 @@ def clear(queue: int) -> int:
 
     :raises OSError: one cannot be removed.
     """
-    waiting = [name for name, _ in scan(queue)]
-    for name in waiting:
-        os.unlink(name, dir_fd=queue)
-    return len(waiting)
+    cleared = 0
+    for name in [name for name, _ in scan(queue)]:
+        try:
+            os.unlink(name, dir_fd=queue)
+            cleared += 1
+        except FileNotFoundError:
+            pass  # fetched or taken out meanwhile
+    return cleared

@@ -24,14 +24,29 @@ ATTRIBUTE = "user.cachemw"
 #: Directory, under the cache directory, of records that no attribute could take.
 DIRECTORY = ".records"
 
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
 #: What every record begins with; a change of the format changes it.
 MAGIC = b"cachemw1"
 
 #: Longest record that is looked at, bytes.
 _LONGEST = 256 * 1024
 
+#: Longest record that is kept in memory once it was parsed, bytes.
+_LONGEST_KEPT = 4096
+
 #: An attribute was refused: no such thing here, or not so long.
-REFUSED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSPC, errno.E2BIG, errno.ERANGE})
+REFUSED = frozenset(
+    {
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.ENOSYS,
+        errno.EPERM,
+        errno.ENOSPC,
+        errno.E2BIG,
+        errno.ERANGE,
+    }
+)
 
 
 def encode(record: Record) -> bytes:
@@ -47,22 +62,27 @@ def encode(record: Record) -> bytes:
             "age": record.age,
         },
         separators=(",", ":"),
-    ).encode("ascii")
+        # Escapes would make one character of two lone surrogates.
+        ensure_ascii=False,
+    ).encode("utf-8", "surrogatepass")
     return b"%s %08x %s" % (MAGIC, zlib.crc32(text), text)
 
 
-@functools.lru_cache(maxsize=4096)
 def decode(data: bytes) -> Record | None:
     """Read a record; ``None`` if these bytes are not one, or damaged.
 
-    Equal bytes give the same object, so that a hit does not parse them again.
+    Equal bytes mostly give the same object, so that a hit does not parse them again.
     """
+    return _decode_once(data) if len(data) <= _LONGEST_KEPT else _decode(data)
+
+
+def _decode(data: bytes) -> Record | None:
     magic, _, rest = data.partition(b" ")
     crc, _, text = rest.partition(b" ")
     if magic != MAGIC or b"%08x" % zlib.crc32(text) != crc:
         return None
     try:
-        values = json.loads(text)
+        values = json.loads(text.decode("utf-8", "surrogatepass"))
         return Record(
             image_id=str(values["id"]),
             size=int(values["size"]),
@@ -72,8 +92,11 @@ def decode(data: bytes) -> Record | None:
             stored=float(values["stored"]),
             age=float(values["age"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
+
+
+_decode_once = functools.lru_cache(maxsize=4096)(_decode)
 
 
 def read(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record | None:
@@ -90,7 +113,7 @@ def read(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record 
     if data is not None:
         return decode(data)
     try:
-        aside = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=records_fd)
+        aside = os.open(name, _READ, dir_fd=records_fd)
     except FileNotFoundError:
         return None
     try:
@@ -109,6 +132,8 @@ def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bo
     :raises OSError: it could not be written.
     """
     data = encode(record)
+    if len(data) > _LONGEST - 100:  # the rest is for the tie
+        raise OSError(errno.E2BIG, f"its record is {len(data)} bytes long")
     try:
         _xattrs.set(fd, ATTRIBUTE, data)
         return False

@@ -5,19 +5,20 @@ the length is made right, the record is written, the file is synced, it is
 renamed into place under the directory's lock, the directory is synced (with
 ``durability = full``), the driver's index is told.
 
-Imports: errors, drivers.base, drivers._claims, drivers._invalid, drivers._records,
-drivers._writeback.
+Imports: errors, drivers.base, drivers._claims, drivers._forks, drivers._invalid,
+drivers._records, drivers._writeback.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 from typing import TYPE_CHECKING
 
 from ..errors import CacheFull, DriverError
-from . import _claims, _invalid, _records, _writeback
+from . import _claims, _forks, _invalid, _records, _writeback
 from .base import Record, Sink
 
 if TYPE_CHECKING:
@@ -47,6 +48,13 @@ class FileSink(Sink):
         self._driver = driver
         self._length = 0
         self._sent = 0
+        _forks.register(self)
+
+    def forget_parent(self) -> None:
+        """Leave the fill to the parent: in a child of fork the sink does nothing any more."""
+        fd, self.fd = self.fd, -1
+        if fd != -1:
+            os.close(fd)
 
     def fileno(self) -> int:
         return self.fd
@@ -129,6 +137,8 @@ class FileSink(Sink):
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
         try:
+            # A child that was just forked has the descriptor too, and with it the lock.
+            fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
         except OSError:
             pass  # EIO of a write that nobody waited for; the bytes were synced or dropped

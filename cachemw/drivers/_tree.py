@@ -41,18 +41,14 @@ class Tree:
         os.makedirs(self.directory, 0o700, exist_ok=True)
         base = os.open(os.path.realpath(self.directory), _OPEN)
         self.base = _take_place(base, self.base)
-        descriptors = []
-        for name, old in zip(
-            self.SUBDIRECTORIES,
-            (self.incomplete, self.invalid, self.queue, self.records),
-            strict=True,
-        ):
+        for name in self.SUBDIRECTORIES:
             try:
                 os.mkdir(name, 0o700, dir_fd=self.base)
             except FileExistsError:
                 pass
-            descriptors.append(_take_place(os.open(name, _OPEN, dir_fd=self.base), old))
-        self.incomplete, self.invalid, self.queue, self.records = descriptors
+            fd = os.open(name, _OPEN, dir_fd=self.base)
+            attribute = name.removeprefix(".")
+            setattr(self, attribute, _take_place(fd, getattr(self, attribute)))
 
     def close(self) -> None:
         """Close the descriptors. May be called twice."""

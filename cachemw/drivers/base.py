@@ -172,10 +172,11 @@ class Driver(abc.ABC):
         sink = self.start_fill(image_id)
         try:
             yield sink
+            record = self.describe(image_id, sink)
         except BaseException as exc:
             sink.rollback(str(exc) or type(exc).__name__)
             raise
-        sink.commit(self.describe(image_id, sink))
+        sink.commit(record)
 
     @abc.abstractmethod
     def describe(self, image_id: str, sink: Sink) -> Record:

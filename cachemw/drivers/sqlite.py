@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from .. import names
 from ..errors import BadDriverConfiguration, DriverError
 from . import _index, _xattrs
-from ._files import FileDriver, Found
+from ._files import FileDriver
 from ._hits import Gathered
 from ._tree import scan
 from .base import Record
@@ -70,15 +70,22 @@ class Driver(FileDriver):
         """Call the index; where it is new or broken, make it from the entries first."""
         try:
             return work()
-        except _index.IndexNew:
+        except (_index.IndexNew, _index.IndexBroken):
             with self.exclusive():
-                self._repair(None)
+                self._fill_index()
+        return work()
+
+    def _fill_index(self) -> None:
+        """Make a new or broken index from the entries, unless somebody has done it; lock held."""
+        try:
+            self.index.total()
+            return
+        except _index.IndexNew:
+            pass
         except _index.IndexBroken as exc:
             log.warning("the index is made again from the files: %s", exc.reason)
-            with self.exclusive():
-                self.index.set_aside()
-                self._repair(None)
-        return work()
+            self.index.set_aside()
+        self._repair(None)
 
     # Keeping the index right
 
@@ -86,35 +93,49 @@ class Driver(FileDriver):
         if entries is None:
             self._repair_all()
             return
-        found = [self._found(name) for name in entries]
-        present = [item for item in found if item is not None]
-        gone = set(entries) - {item[0] for item in present}
+        present = [row for name in entries if (row := self._row(name)) is not None]
+        gone = set(entries) - {row[0] for row in present}
         self._ask(lambda: self.index.remove(gone))
-        self._ask(lambda: self.index.put([_row(item) for item in present]))
+        self._ask(lambda: self.index.put(present))
+
+    def _row(self, name: str) -> _index.Row | None:
+        """Make the row of an entry's file, if there is one; lock held."""
+        found = self._found(name)
+        if found is None:
+            return None
+        if found.image_id is None:
+            log.warning("%s is deleted: its record is lost, so it cannot be served", name)
+            os.unlink(name, dir_fd=self.tree.base)
+            return None
+        checksum = found.record.checksum if found.record else None
+        return _index.row(name, found.image_id, found.status, checksum, found.status.st_atime)
 
     def _repair_all(self) -> None:
+        with self.index.filling():
+            self._put_missing_rows()
+
+    def _put_missing_rows(self) -> None:
         known = self._ask(self.index.sizes)
         counted = self._ask(self.index.glance_rows)
-        batch: list[Found] = []
+        batch: list[str] = []
         for name, status in scan(self.tree.base):
             if names.is_entry_name(name) and known.pop(name, None) != status.st_size:
-                item = self._found(name)
-                if item is not None:
-                    batch.append(item)
+                batch.append(name)
             if len(batch) == _BATCH:
-                self._adopt_rows(batch, counted)
+                self._put_rows(batch, counted)
                 batch = []
-        self._adopt_rows(batch, counted)
+        self._put_rows(batch, counted)
         if known:
             self._ask(lambda: self.index.remove(known))
 
-    def _adopt_rows(self, batch: Sequence[Found], counted: dict[str, tuple[int, float]]) -> None:
+    def _put_rows(self, batch: Sequence[str], counted: dict[str, tuple[int, float]]) -> None:
         rows, hits = [], []
-        for name, image_id, status, record in batch:
-            count, last = counted.get(name, (self._attribute_hits(name), status.st_atime))
-            checksum = record.checksum if record else None
-            rows.append(_index.row(name, image_id, status, checksum, last))
-            hits.append((name, count))
+        for name in batch:
+            row = self._row(name)
+            if row is not None:
+                count, last = counted.get(name, (self._attribute_hits(name), row[3]))
+                rows.append((*row[:3], last, *row[4:]))
+                hits.append((name, count))
         self._ask(lambda: self.index.put(rows))
         self._ask(lambda: self.index.set_hits(hits))
 
@@ -135,17 +156,19 @@ class Driver(FileDriver):
             return
         row = _index.row(name, record.image_id, status, record.checksum, time.time())
         self._ask(lambda: self.index.put([row]))
-        self.index.checkpoint()
+        self._checkpoint()
 
     def _left(self, gone: Sequence[tuple[str, int]]) -> None:
         self._ask(lambda: self.index.remove([name for name, _ in gone]))
-        self.index.checkpoint()
+        self._checkpoint()
 
     def _missing(self, name: str) -> None:
         try:
-            if self._ask(lambda: self.index.has(name)):
+            if self.index.has(name):
                 with self.exclusive():
                     self._repair([name])
+        except (_index.IndexNew, _index.IndexBroken):
+            pass  # a miss does not wait until it is made
         except DriverError as exc:
             log.warning("the index could not be mended for %s: %s", name, exc.reason)
 
@@ -170,18 +193,21 @@ class Driver(FileDriver):
 
     def _write_hits(self, gathered: Gathered) -> None:
         strangers = self._ask(lambda: self.index.add_hits(gathered))
-        if not strangers:
-            return
+        # Nothing below may raise: the hits of the others would be counted twice.
         try:
-            with self.exclusive():
-                self._repair(strangers)
-            self._ask(lambda: self.index.add_hits({n: gathered[n] for n in strangers}))
+            if strangers:
+                with self.exclusive():
+                    self._repair(strangers)
+                self._ask(lambda: self.index.add_hits({n: gathered[n] for n in strangers}))
         except DriverError as exc:
-            # Raising would count the others twice.
             log.warning("hits of %d entries are lost: %s", len(strangers), exc)
+        self._checkpoint()
 
-
-def _row(item: Found) -> _index.Row:
-    name, image_id, status, record = item
-    checksum = record.checksum if record else None
-    return _index.row(name, image_id, status, checksum, status.st_atime)
+    def _checkpoint(self) -> None:
+        """Keep the write-ahead log short, also where nothing but hits is written."""
+        try:
+            if self.index.wants_checkpoint():
+                with self.exclusive():
+                    self.index.checkpoint()
+        except DriverError as exc:
+            log.warning("the index could not be checkpointed: %s", exc.reason)

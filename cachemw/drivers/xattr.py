@@ -12,10 +12,13 @@ drivers.base.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -27,6 +30,8 @@ from ._files import FileDriver
 from ._hits import Gathered
 from ._tree import scan
 from .base import Record
+
+log = logging.getLogger(__name__)
 
 _HITS = "user.hits"
 
@@ -50,7 +55,8 @@ class Driver(FileDriver):
     def _set_up(self) -> None:
         probe = f".probe-{os.getpid()}"
         directory = self.tree.incomplete
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(probe, flags, 0o600, dir_fd=directory)
         try:
             _xattrs.set(fd, _HITS, b"0")
         except OSError as exc:
@@ -64,7 +70,8 @@ class Driver(FileDriver):
             ) from exc
         finally:
             os.close(fd)
-            os.unlink(probe, dir_fd=directory)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(probe, dir_fd=directory)
 
     # Totals, kept in the lock's file
 
@@ -89,7 +96,7 @@ class Driver(FileDriver):
         return self.lock.state.total or 0
 
     def get_cache_size(self) -> int:
-        with self.exclusive():
+        with self.exclusive(), self.lock.changing([]):
             self._repair(None)
             return self._total()
 
@@ -98,25 +105,27 @@ class Driver(FileDriver):
     def get_cached_images(self) -> list[dict[str, Any]]:
         self.flush_hits()
         with self.exclusive():
-            found = list(self._every_entry())
-        images = [
-            {
-                "image_id": image_id,
-                "size": status.st_size,
-                "hits": self._read_hits(name),
-                "last_accessed": status.st_atime,
-                "last_modified": status.st_mtime,
-                "checksum": record.checksum if record else None,
-            }
-            for name, image_id, status, record in found
-        ]
+            every = [name for name, _ in scan(self.tree.base) if names.is_entry_name(name)]
+            images = [
+                {
+                    "image_id": found.image_id,
+                    "size": found.status.st_size,
+                    "hits": self._read_hits(found.name),
+                    "last_accessed": found.status.st_atime,
+                    "last_modified": found.status.st_mtime,
+                    "checksum": found.record.checksum if found.record else None,
+                }
+                for found in map(self._found, every)
+                if found is not None and found.image_id is not None
+            ]
         return sorted(images, key=lambda image: image["image_id"])
 
     # Hits
 
     def _before_commit(self, fd: int, name: str) -> None:
-        # An image that is replaced keeps its hits.
+        # An image that is replaced keeps its hits, and what is stored counts as read just now.
         _xattrs.set(fd, _HITS, b"%d" % self._read_hits(name))
+        os.utime(fd, ns=(time.time_ns(), os.fstat(fd).st_mtime_ns))
 
     def get_hit_count(self, image_id: str) -> int:
         self.flush_hits()
@@ -126,52 +135,62 @@ class Driver(FileDriver):
         try:
             fd = self._open_file(name)
             try:
-                return int(_xattrs.get(fd, _HITS) or 0)
+                return _hits_of(fd)
             finally:
                 os.close(fd)
-        except (OSError, ValueError):
+        except OSError:
             return 0
 
     def _write_hits(self, gathered: Gathered) -> None:
         for name, (hits, last) in gathered.items():
             try:
-                fd = self._open_file(name)
+                self._add_hits(name, hits, last)
             except FileNotFoundError:
                 continue
-            try:
-                # The lock makes reading and writing one step for other processes.
-                fcntl.flock(fd, fcntl.LOCK_EX)
-                before = int(_xattrs.get(fd, _HITS) or 0)
-                _xattrs.set(fd, _HITS, b"%d" % (before + hits))
-                status = os.fstat(fd)
-                accessed = max(status.st_atime_ns, int(last * 1e9))
-                os.utime(fd, ns=(accessed, status.st_mtime_ns))
-            finally:
-                os.close(fd)
+            except OSError as exc:
+                # Raising would count the others twice.
+                log.warning("%d hits of %s are lost: %s", hits, name, exc)
+
+    def _add_hits(self, name: str, hits: int, last: float) -> None:
+        fd = self._open_file(name)
+        try:
+            # The lock makes reading and writing one step for other processes.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            _xattrs.set(fd, _HITS, b"%d" % (_hits_of(fd) + hits))
+            status = os.fstat(fd)
+            accessed = max(status.st_atime_ns, int(last * 1e9))
+            os.utime(fd, ns=(accessed, status.st_mtime_ns))
+        finally:
+            # A child that was just forked has the descriptor too, and with it the lock.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
     # Eviction
 
     def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
         """An access time only grows, so an entry that still has the one it was scanned with is
-        older than all behind it, and than all that came since."""
+        older than all behind it, and than all that came since. One whose record is lost goes by
+        its file's name."""
         with self._scan_lock:
             oldest = self._still_oldest(limit)
             if len(oldest) < limit:
                 self._scanned = self._scan()
                 oldest = self._still_oldest(limit)
-        found = [self._found(name) for name, _ in oldest]
-        return [
-            (name, image_id, status.st_size) for name, image_id, status, _ in filter(None, found)
-        ]
+        return [(name, self._id_of(name), size) for name, size in oldest]
+
+    def _id_of(self, name: str) -> str:
+        found = self._found(name)
+        return found.image_id if found is not None and found.image_id is not None else name
 
     def _scan(self) -> deque[tuple[int, str, int]]:
-        return deque(
-            sorted(
-                (status.st_atime_ns, name, status.st_size)
-                for name, status in scan(self.tree.base)
-                if names.is_entry_name(name)
-            )
+        every = sorted(
+            (status.st_atime_ns, name, status.st_size)
+            for name, status in scan(self.tree.base)
+            if names.is_entry_name(name)
         )
+        # The time to notice what others removed by hand.
+        self.lock.state.total = sum(size for _, _, size in every)
+        return deque(every)
 
     def _still_oldest(self, limit: int) -> list[tuple[str, int]]:
         oldest: list[tuple[str, int]] = []
@@ -185,3 +204,14 @@ class Driver(FileDriver):
         # Whoever asked may not delete them all.
         self._scanned.extendleft(reversed(keep))
         return oldest
+
+
+def _hits_of(fd: int) -> int:
+    """Read a file's hits; 0 where there are none or they are no number.
+
+    :raises OSError: they could not be read.
+    """
+    try:
+        return int(_xattrs.get(fd, _HITS) or 0)
+    except ValueError:
+        return 0

@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -313,6 +314,8 @@ def _forward_reason(environ: Environ, record: Record, age: float, lifetime: floa
     """Why a stored answer cannot be used, as RFC 9211, section 2.2, calls it."""
     if record.vary and not storing.is_selected(record, environ):
         return "vary-miss"
+    if math.isinf(lifetime):
+        return None  # it cannot have changed, whatever the client fears
     if age >= lifetime:
         return "stale"
     if not freshness.request_allows(environ, age, lifetime):

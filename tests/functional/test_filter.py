@@ -283,6 +283,13 @@ def test_answer_without_a_lifetime_is_stored_where_ids_are_immutable(origin, cac
     assert status_of(client.get(URL)) == "cachemw; hit"
 
 
+def test_image_that_cannot_change_is_not_fetched_again_for_a_client_that_asks(origin, cache):
+    client = client_of(origin, cache, freshness="immutable")
+    client.get(URL)
+
+    assert status_of(client.get(URL, headers={"Cache-Control": "no-cache"})) == "cachemw; hit"
+
+
 def test_old_image_is_fresh_for_a_while_by_its_age(client, origin):
     """RFC 9111, section 4.2.2."""
     origin.headers = [("Last-Modified", "Thu, 20 Nov 2025 10:00:00 GMT")]
