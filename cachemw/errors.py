@@ -11,6 +11,9 @@
     |- FillError                  an image arrived wrong    .image_id .reason
     |  |- ChecksumMismatch        its bytes are not the promised ones
     |  `- LengthMismatch          there are more or fewer than promised
+    |- UpstreamFailed             a server behind the proxy gave no usable answer
+    |  `- UpstreamTimeout         it took too long
+    |- RequestFailed              a request cannot be passed on to it
     |- LockTimeout                somebody else kept a lock for too long
     `- StoreError                 a shared store could not answer
 
@@ -31,7 +34,10 @@ __all__ = [
     "ImageNotFound",
     "LengthMismatch",
     "LockTimeout",
+    "RequestFailed",
     "StoreError",
+    "UpstreamFailed",
+    "UpstreamTimeout",
 ]
 
 
@@ -99,6 +105,18 @@ class ChecksumMismatch(FillError):
 
 class LengthMismatch(FillError):
     """More or fewer bytes arrived than were promised."""
+
+
+class UpstreamFailed(CacheMwError):
+    """The upstream could not be reached, broke off, or did not speak HTTP."""
+
+
+class UpstreamTimeout(UpstreamFailed):
+    """The upstream kept us waiting for too long."""
+
+
+class RequestFailed(CacheMwError):
+    """The client's own request could not be sent on: it is malformed or ended early."""
 
 
 class LockTimeout(CacheMwError):

@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from urllib3.util import SKIP_HEADER
 
-from ...errors import CacheMwError
+from ...errors import RequestFailed, UpstreamFailed, UpstreamTimeout
 from ._connections import PlainConnection, TlsConnection
 
 #: The most that one read takes from the socket, in bytes.
@@ -32,18 +32,6 @@ BLOCK = 512 * 1024
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = re.compile(r"\r?\n[ \t]+|[\x00-\x1f\x7f]")
-
-
-class UpstreamFailed(CacheMwError):
-    """The upstream could not be reached, broke off, or did not speak HTTP."""
-
-
-class UpstreamTimeout(UpstreamFailed):
-    """The upstream kept us waiting for too long."""
-
-
-class RequestFailed(CacheMwError):
-    """The client's own request could not be sent on: it is malformed or ended early."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ...errors import ConfigError
+from ...errors import ConfigError, RequestFailed, UpstreamFailed, UpstreamTimeout
 from .. import fields
 from ._options import parse_count, parse_timeout, read_options
 
@@ -118,13 +118,13 @@ class ProxyApp:
             )
         except _Unreadable as exc:
             return _refuse(environ, start_response, exc.status, exc.reason)
-        except _upstream.RequestFailed as exc:
+        except RequestFailed as exc:
             log.info("%s %s: %s", environ["REQUEST_METHOD"], environ.get("PATH_INFO"), exc)
             return _refuse(environ, start_response, 400, "the request cannot be passed on")
-        except _upstream.UpstreamTimeout as exc:
+        except UpstreamTimeout as exc:
             log.warning("upstream %s is too slow: %s", self._host, exc)
             return _refuse(environ, start_response, 504, "the upstream server took too long")
-        except _upstream.UpstreamFailed as exc:
+        except UpstreamFailed as exc:
             log.warning("upstream %s failed: %s", self._host, exc)
             return _refuse(environ, start_response, 502, "the upstream server failed")
         try:
@@ -287,9 +287,9 @@ def _blocks(source: Any, length: int | None) -> Iterator[bytes]:
         try:
             block = source.read(BLOCK if length is None else min(BLOCK, length))
         except (OSError, ValueError) as exc:
-            raise _upstream.RequestFailed(f"the request body broke off: {exc}") from exc
+            raise RequestFailed(f"the request body broke off: {exc}") from exc
         if not block and length is not None:
-            raise _upstream.RequestFailed(f"the request body is {length} bytes too short")
+            raise RequestFailed(f"the request body is {length} bytes too short")
         if not block:
             return
         length = None if length is None else length - len(block)
