@@ -234,7 +234,7 @@ class Settings:
         parse_size, "max_size", "a larger image is passed through, not cached"
     )
     min_free: int = _option(
-        parse_size, "1GiB", "space left free on the file system; below it nothing new is cached"
+        parse_size, "1GiB", "space left free on the file system; below it images are evicted, then nothing is cached"
     )
     stall_time: float = _option(
         parse_duration, "86400", "age at which clean removes an abandoned fill"

@@ -305,7 +305,7 @@ def _stored(record: Record, immutable: bool) -> Stored:
     headers = list(record.headers)
     if fields.get(headers, "content-type") is None:
         headers.append(("Content-Type", "application/octet-stream"))
-    if fields.get(headers, "etag") is None:
+    if fields.get(headers, "etag") is None and fields.get(headers, "last-modified") is None:
         headers.append(("ETag", f'"{record.checksum}"'))
     return Stored(Representation.of(headers, record.size), storing.lifetime(record, immutable))
 

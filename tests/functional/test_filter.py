@@ -83,6 +83,13 @@ def test_hit_has_the_checksum_as_its_entity_tag_where_the_app_sent_none(client):
     assert client.get(URL).headers["ETag"] == f'"{sha256(BODY)}"'
 
 
+def test_no_tag_is_added_where_the_app_sent_another_validator(client, origin):
+    origin.headers.append(("Last-Modified", "Fri, 20 Nov 2026 10:00:00 GMT"))
+    client.get(URL)
+
+    assert "ETag" not in client.get(URL).headers
+
+
 def test_entity_tag_of_the_app_is_kept(client, origin):
     origin.headers.append(("ETag", '"v1"'))
     client.get(URL)
