@@ -110,6 +110,8 @@ class ImageCache:
 
     def _is_intact(self, entry: Entry, record: Record) -> bool:
         mode = self.settings.verify_reads
+        if entry.is_suspect and mode == "size":
+            mode = "first"
         if mode == "size":
             return True
         status = os.fstat(entry.fileno())

@@ -234,7 +234,9 @@ class Settings:
         parse_size, "max_size", "a larger image is passed through, not cached"
     )
     min_free: int = _option(
-        parse_size, "1GiB", "space left free on the file system; below it images are evicted, then nothing is cached"
+        parse_size,
+        "1GiB",
+        "space left free on the file system; what would take it evicts, or is not cached",
     )
     stall_time: float = _option(
         parse_duration, "86400", "age at which clean removes an abandoned fill"

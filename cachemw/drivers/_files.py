@@ -219,8 +219,7 @@ class FileDriver(Driver):
                     self._before_commit(sink.fd, name)
                 os.rename(name, name, src_dir_fd=self.tree.incomplete, dst_dir_fd=self.tree.base)
                 renamed = True
-                if not sink.aside:
-                    _records.remove(name, self.tree.records)
+                self._finish_record(name, os.fstat(sink.fd), sink.aside)
                 if self.durability == "full":
                     os.fsync(self.tree.base)
                 if old is None:
@@ -231,6 +230,12 @@ class FileDriver(Driver):
                 raise
             log.warning("%s: stored, to be indexed later: %s", sink.image_id, exc)
         self._drop_queued(name)
+
+    def _finish_record(self, name: str, status: os.stat_result, aside: bool) -> None:
+        if aside:
+            _records.finish(name, status, self.tree.records)
+        else:
+            _records.remove(name, self.tree.records)
 
     def _drop_queued(self, name: str) -> None:
         try:
@@ -263,8 +268,8 @@ class FileDriver(Driver):
                 status = os.fstat(fd)
                 if not self._is_named(name, status):
                     return  # deleted or replaced meanwhile
-                if not _records.write(fd, name, record, self.tree.records, sync):
-                    _records.remove(name, self.tree.records)
+                aside = _records.write(fd, name, record, self.tree.records, sync)
+                self._finish_record(name, status, aside)
                 self._entered(name, record, status)
 
     # Removing
@@ -477,14 +482,20 @@ class FileDriver(Driver):
         return reaped
 
     def _reap_records(self) -> None:
-        """Remove records kept aside whose entry is gone, and halves of records."""
+        """Remove records kept aside that are no entry's (any more), and halves of records."""
         with self.lock.hold():
             for name, _ in list(scan(self.tree.records)):
                 entry = name.removeprefix(".")
-                if not _claims.is_claimed(entry, self.tree.incomplete) and (
-                    name != entry or self._status(entry) is None
-                ):
-                    _records.remove(name, self.tree.records)
+                if not _claims.is_claimed(entry, self.tree.incomplete):
+                    self._reap_record(name, entry)
+
+    def _reap_record(self, name: str, entry: str) -> None:
+        status = self._status(entry)
+        if status is not None and (
+            name == entry or _records.finish(entry, status, self.tree.records)
+        ):
+            return
+        _records.remove(name, self.tree.records)
 
     # Queue
 

@@ -10,7 +10,7 @@ power cut may have undone anything, or by another driver.
 
 ``docs/formats/cache-directory.rst`` is the authority for the file's bytes.
 
-Imports: drivers._forks.
+Imports: drivers._boot, drivers._forks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from . import _forks
+from ._boot import boot_id
+
+log = logging.getLogger(__name__)
 
 #: The lock's file, in the cache directory.
 NAME = ".lock"
@@ -128,7 +132,8 @@ class DirectoryLock:
         repaired: by this holder if it can, else by the next.
         """
         with self.hold():
-            self._note(list(names) if len(names) <= MOST_NAMES else EVERYTHING)
+            before = self.state.changing
+            self._note(_united(before, names))
             try:
                 yield self
             except BaseException:
@@ -136,7 +141,7 @@ class DirectoryLock:
                     self._repair(self.state.changing)
                     self._note([])
                 raise
-            self._note([])
+            self._note(before)
 
     def _acquire(self) -> None:
         directory = self._open_directory()
@@ -167,8 +172,13 @@ class DirectoryLock:
         if (self.state.boot, self.state.driver) != (boot_id(), self._driver):
             self.state = self._unknown()
         if self.state.changing != []:
-            self._repair(self.state.changing)
-            self._note([])
+            try:
+                self._repair(self.state.changing)
+            except Exception as exc:
+                # Removing entries must be possible all the same: it may be what is needed.
+                log.warning("an interrupted change is to be repaired later: %s", exc)
+            else:
+                self._note([])
 
     def _unknown(self) -> State:
         return State(boot_id(), self._driver, EVERYTHING, None)
@@ -180,6 +190,12 @@ class DirectoryLock:
             self.state.changing = EVERYTHING
             text = json.dumps(dataclasses.asdict(self.state), separators=(",", ":"))
         os.pwrite(self._fd, text.ljust(SIZE).encode("ascii"), 0)
+
+
+def _united(before: list[str] | None, names: Collection[str]) -> list[str] | None:
+    if before is EVERYTHING or len(before) + len(names) > MOST_NAMES:
+        return EVERYTHING
+    return [*before, *names]
 
 
 def _parse(text: bytes) -> State | None:
@@ -203,18 +219,3 @@ def _is_named(fd: int, directory: int) -> bool:
     except FileNotFoundError:
         return False
     return os.path.samestat(named, os.fstat(fd))
-
-
-_boot_id = ""
-
-
-def boot_id() -> str:
-    """Name the machine's present boot; empty where the system does not tell."""
-    global _boot_id
-    if not _boot_id:
-        try:
-            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-                _boot_id = file.read().strip()
-        except OSError:
-            _boot_id = "unknown"
-    return _boot_id

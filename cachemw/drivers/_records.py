@@ -60,6 +60,7 @@ def encode(record: Record) -> bytes:
             "vary": record.vary,
             "stored": record.stored,
             "age": record.age,
+            **({"boot": record.boot} if record.boot else {}),
         },
         separators=(",", ":"),
         # Escapes would make one character of two lone surrogates.
@@ -91,6 +92,7 @@ def _decode(data: bytes) -> Record | None:
             vary=tuple((str(name), value) for name, value in values["vary"]),
             stored=float(values["stored"]),
             age=float(values["age"]),
+            boot=str(values.get("boot", "")),
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None
@@ -112,19 +114,34 @@ def read(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record 
     data = _xattrs.get(fd, ATTRIBUTE)
     if data is not None:
         return decode(data)
+    tie = _tie(status)
+    # It may be renamed from the second to the first while we look.
+    for aside in (name, _pending(name), name):
+        found, _, data = _read_aside(aside, records_fd).partition(b"\n")
+        if found == tie:
+            return decode(data)
+    return None
+
+
+def _read_aside(aside: str, records_fd: int) -> bytes:
     try:
-        aside = os.open(name, _READ, dir_fd=records_fd)
+        fd = os.open(aside, _READ, dir_fd=records_fd)
     except FileNotFoundError:
-        return None
+        return b""
     try:
-        tie, _, data = os.read(aside, _LONGEST).partition(b"\n")
+        return os.read(fd, _LONGEST)
     finally:
-        os.close(aside)
-    return decode(data) if tie == _tie(status) else None
+        os.close(fd)
+
+
+def _pending(name: str) -> str:
+    """Name the record of an image that is about to become the entry."""
+    return f".{name}"
 
 
 def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bool:
-    """Write the record of a file that is about to become an entry.
+    """Write the record of a file that is about to become an entry; where it is kept aside,
+    :func:`finish` follows. Until then the older entry keeps its own.
 
     :param sync: whether the record must be on the device before this returns
         (in an attribute it goes with the file's own fsync, which the caller does).
@@ -142,7 +159,7 @@ def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bo
             raise
     # A shorter record that a dead writer left in the attribute would win over ours.
     _xattrs.remove(fd, ATTRIBUTE)
-    temporary = f".{name}"
+    temporary = _pending(name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     aside = os.open(temporary, flags, 0o600, dir_fd=records_fd)
     try:
@@ -157,9 +174,23 @@ def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bo
         raise
     finally:
         os.close(aside)
-    os.rename(temporary, name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
     if sync:
         os.fsync(records_fd)
+    return True
+
+
+def finish(name: str, status: os.stat_result, records_fd: int) -> bool:
+    """Put a record that was written aside in the place of the older entry's, if it is that of
+    the file that is the entry now.
+
+    :param status: of that file.
+    :return: whether it is.
+    :raises OSError: it cannot be read or renamed.
+    """
+    tie, _, _ = _read_aside(_pending(name), records_fd).partition(b"\n")
+    if tie != _tie(status):
+        return False
+    os.rename(_pending(name), name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
     return True
 
 
@@ -167,7 +198,7 @@ def remove(name: str, records_fd: int) -> None:
     """Remove the record that an entry may have in the directory of records."""
     try:
         os.unlink(name, dir_fd=records_fd)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         pass
 
 

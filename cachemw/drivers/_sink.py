@@ -5,12 +5,13 @@ the length is made right, the record is written, the file is synced, it is
 renamed into place under the directory's lock, the directory is synced (with
 ``durability = full``), the driver's index is told.
 
-Imports: errors, drivers.base, drivers._claims, drivers._forks, drivers._invalid,
-drivers._records, drivers._writeback.
+Imports: errors, drivers.base, drivers._boot, drivers._claims, drivers._forks,
+drivers._invalid, drivers._records, drivers._writeback.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import logging
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CacheFull, DriverError
 from . import _claims, _forks, _invalid, _records, _writeback
+from ._boot import boot_id
 from .base import Record, Sink
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ class FileSink(Sink):
         if self.fd == -1:
             return
         try:
+            if not self.is_named():
+                raise DriverError(self.image_id, "deleted or changed while it was filled")
             if record.size != self.written:
                 raise DriverError(
                     self.image_id, f"{self.written} bytes were written, not {record.size}"
@@ -110,6 +114,9 @@ class FileSink(Sink):
 
     def _make_durable(self, record: Record) -> None:
         sync = self._driver.durability != "none"
+        if not sync:
+            # After a power cut the length may be right and the bytes may not.
+            record = dataclasses.replace(record, boot=boot_id())
         if self._length != self.written:
             os.ftruncate(self.fd, self.written)
         self._driver._before_commit(self.fd, self.name)
@@ -122,12 +129,13 @@ class FileSink(Sink):
             return
         tree = self._driver.tree
         try:
-            os.ftruncate(self.fd, self.written if keep else 0)
-            with self._driver.lock.hold():
-                if self.is_named():
-                    _invalid.put(
-                        self.fd, self.name, self.image_id, reason, tree.incomplete, tree.invalid
-                    )
+            if self.is_named():  # else it was deleted, or it is an entry already
+                os.ftruncate(self.fd, self.written if keep else 0)
+                with self._driver.lock.hold():
+                    if self.is_named():
+                        _invalid.put(
+                            self.fd, self.name, self.image_id, reason, tree.incomplete, tree.invalid
+                        )
         except (OSError, DriverError) as exc:
             # It stays in incomplete/, held by nobody: used again, or removed by clean.
             log.warning("%s: failed (%s); its file stays: %s", self.image_id, reason, exc)

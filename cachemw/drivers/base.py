@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: errors.
+Imports: errors, drivers._boot.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import dataclasses
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from ._boot import boot_id
 
 #: How many bytes iterating over an entry gives at a time.
 ENTRY_BLOCK = 64 * 1024
@@ -28,6 +30,8 @@ class Record:
         value that the request had (``None``: it had none).
     :param stored: when the response began, seconds since the epoch, UTC.
     :param age: how old the response was by then, seconds (RFC 9111, section 4.2.3).
+    :param boot: the machine's boot in which the bytes were written if nobody
+        waited for the device; empty: they were synced.
     """
 
     image_id: str
@@ -37,6 +41,7 @@ class Record:
     vary: tuple[tuple[str, str | None], ...] = ()
     stored: float = 0.0
     age: float = 0.0
+    boot: str = ""
 
 
 class Entry(io.FileIO):
@@ -55,6 +60,12 @@ class Entry(io.FileIO):
         #: ``None``: adopted from another program and not verified yet.
         self.record = record
         self.on_close: Callable[[], None] | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a power cut may have taken bytes that were never synced."""
+        record = self.record
+        return record is not None and bool(record.boot) and record.boot != boot_id()
 
     def __next__(self) -> bytes:
         block = self.read(ENTRY_BLOCK)

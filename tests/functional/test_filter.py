@@ -746,6 +746,33 @@ def test_adopted_entry_that_is_not_what_the_app_has_is_never_served(
     cache.close()
 
 
+# Power cuts
+
+
+@pytest.mark.parametrize("durability", ["none", "data"])
+def test_bytes_that_a_power_cut_took_are_never_served(
+    origin, driver_name, tmp_path, monkeypatch, durability
+):
+    """Zeros of the right length, under a boot later than the one that wrote without syncing."""
+    cache = ImageCache(dir=tmp_path, driver=driver_name, durability=durability)
+    client = client_of(origin, cache)
+    client.get(URL)
+    (entry,) = [path for path in tmp_path.iterdir() if path.name.startswith("_")]
+    entry.write_bytes(bytes(len(BODY)))
+    # What was synced is not looked at again: another's write to it is for verify_reads.
+    assert client.get(URL).body == bytes(len(BODY))
+
+    monkeypatch.setattr("cachemw.drivers.base.boot_id", lambda: "next")
+    after = client.get(URL)
+
+    if durability == "none":
+        assert after.body == BODY
+        assert cache.driver.get_invalid_images()[0]["reason"].startswith("its bytes do not match")
+    else:
+        assert status_of(after) == "cachemw; hit"
+    cache.close()
+
+
 # Construction
 
 
