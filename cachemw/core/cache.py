@@ -95,7 +95,7 @@ class ImageCache:
         try:
             if entry.record is None or self._is_intact(entry, entry.record):
                 return entry
-        except OSError as exc:
+        except (OSError, DriverError) as exc:
             log.warning("cannot verify %s: %s", image_id, exc)
         except BaseException:
             entry.close()

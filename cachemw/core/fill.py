@@ -166,10 +166,10 @@ class Fill:
         try:
             self._room.extend(sink, len(block))
             sink.write(block)
-        except DriverError as exc:
-            log.warning("%s: not cached: %s", self.image_id, exc.reason)
+        except Exception as exc:
+            reason = self._not_cached(exc)
             self._sink = None
-            sink.rollback(f"could not be written: {exc.reason}", keep=False)
+            sink.rollback(f"could not be written: {reason}", keep=False)
 
     def _work_off(self) -> None:
         """Have everything that was received hashed and written."""
@@ -216,8 +216,16 @@ class Fill:
         try:
             sink.commit(self._make_record(self._received, f"{algorithm}:{hexdigest}"))
             self.stored = True
-        except DriverError as exc:
+        except Exception as exc:
+            self._not_cached(exc)
+
+    def _not_cached(self, exc: Exception) -> str:
+        """Log why the image is not stored; the response goes on. :return: the reason."""
+        if isinstance(exc, DriverError):
             log.warning("%s: not cached: %s", self.image_id, exc.reason)
+            return exc.reason
+        log.error("%s: not cached", self.image_id, exc_info=exc)
+        return _described(exc)
 
     def _refuse(self, error: LengthMismatch | ChecksumMismatch) -> None:
         log.warning("%s; the response is cut short", error)

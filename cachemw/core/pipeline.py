@@ -46,10 +46,13 @@ class Pipeline:
         self._queues: list[deque[bytes]] = [deque() for _ in workers]
         self._waiting = [0] * len(workers)
         self._running = [False] * len(workers)
+        #: Counts the turns taken: a turn is worked once, whoever is asked to.
+        self._turns = [0] * len(workers)
         self._changed = threading.Condition(threading.Lock())
 
     def put(self, block: bytes) -> None:
         """Hand over a block; waits while a worker has :data:`LIMIT` bytes before it."""
+        idle = []
         with self._changed:
             while max(self._waiting) >= LIMIT:
                 self._changed.wait()
@@ -59,7 +62,9 @@ class Pipeline:
                     self._waiting[lane] += len(block)
                     if not self._running[lane]:
                         self._running[lane] = True
-                        _submit(self._work, lane)
+                        idle.append(lane)
+        for lane in idle:
+            self._start_turn(lane)
 
     def drain(self) -> None:
         """Wait until every block that was handed over is done."""
@@ -67,7 +72,21 @@ class Pipeline:
             while any(self._running):
                 self._changed.wait()
 
-    def _work(self, lane: int) -> None:
+    def _start_turn(self, lane: int) -> None:
+        """Have a thread of the pool work, or this one where no thread can be had."""
+        turn = self._turns[lane]
+        try:
+            _threads().submit(self._work, lane, turn)
+        except RuntimeError:
+            # The pool may have queued the call all the same, before it failed to start a
+            # thread: whoever comes second finds the turn taken.
+            self._work(lane, turn)
+
+    def _work(self, lane: int, turn: int) -> None:
+        with self._changed:
+            if self._turns[lane] != turn:
+                return
+            self._turns[lane] += 1
         for _ in range(_TURN):
             with self._changed:
                 if not self._queues[lane]:
@@ -76,7 +95,7 @@ class Pipeline:
                     return
                 block = self._queues[lane].popleft()
             self._do(lane, block)
-        _submit(self._work, lane)
+        self._start_turn(lane)
 
     def _do(self, lane: int, block: bytes) -> None:
         error = None
@@ -93,14 +112,13 @@ class Pipeline:
             self._changed.notify_all()
 
 
-def _submit(work: Callable[[int], None], lane: int) -> None:
+def _threads() -> ThreadPoolExecutor:
     global _pool, _pool_pid
     with _pool_lock:
         if _pool is None or _pool_pid != os.getpid():
             _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cachemw-fill")
             _pool_pid = os.getpid()
-        pool = _pool
-    pool.submit(work, lane)
+        return _pool
 
 
 def _forget_pool() -> None:

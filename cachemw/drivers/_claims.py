@@ -3,7 +3,7 @@
 A writer holds an exclusive flock on its file for as long as it lives, so a
 file whose lock is free was left by a dead one and can be used again at once.
 
-Imports: nothing of ours.
+Imports: drivers._forks.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ import fcntl
 import os
 import stat
 
+from . import _forks
+
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILL = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
-#: How often a lock is asked for that others only look at.
-_TRIES = 1000
+#: How often a lock is asked for that other processes only look at, for some microseconds.
+_TRIES = 100
+
+#: Threads of this process look by turns: one that waits for the interpreter meanwhile
+#: would hold the file's lock for much longer.
+_looking = _forks.Lock()
 
 
 def claim(name: str, directory: int) -> int:
@@ -53,14 +59,15 @@ def claim(name: str, directory: int) -> int:
 
 def is_claimed(name: str, directory: int) -> bool:
     """Say whether a living writer holds a fill's file."""
-    try:
-        fd = os.open(name, _READ, dir_fd=directory)
-    except OSError:
-        return False
-    try:
-        return is_locked(fd)
-    finally:
-        os.close(fd)
+    with _looking:
+        try:
+            fd = os.open(name, _READ, dir_fd=directory)
+        except OSError:
+            return False
+        try:
+            return is_locked(fd)
+        finally:
+            os.close(fd)
 
 
 def reap(name: str, directory: int) -> bool:
@@ -90,18 +97,21 @@ def lock_at_once(fd: int) -> None:
     :raises BlockingIOError: a living writer has it.
     """
     for _ in range(_TRIES):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            # Others who only look (is_locked) share the lock for a moment. Where it
-            # cannot be shared, a writer has it, and this raises.
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            os.sched_yield()
+        with _looking:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                # Others who only look (is_claimed) share the lock for a moment. Where it
+                # cannot be shared, a writer has it, and this raises.
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        os.sched_yield()
     raise BlockingIOError(errno.EWOULDBLOCK, "too many look at it")
 
 
 def is_locked(fd: int) -> bool:
+    """Say whether somebody else has a fill's lock; if not, takes a share of it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

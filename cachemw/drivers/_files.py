@@ -139,7 +139,9 @@ class FileDriver(Driver):
     def open_for_read(self, image_id: str) -> Entry:
         name = names.entry_name(image_id)
         try:
-            return self._open(name, image_id)
+            while (entry := self._open(name, image_id)) is None:
+                pass  # replaced between opening it and reading its record
+            return entry
         except FileNotFoundError:
             self._missing(name)
             raise ImageNotFound(image_id, "not in the cache") from None
@@ -148,7 +150,8 @@ class FileDriver(Driver):
                 raise ImageNotFound(image_id, "its entry is not a regular file") from exc
             raise _translated(image_id, exc) from exc
 
-    def _open(self, name: str, image_id: str) -> Entry:
+    def _open(self, name: str, image_id: str) -> Entry | None:
+        """Open an entry; ``None`` if its record went while we looked, as it was replaced."""
         fd = self._open_file(name)
         try:
             status = os.fstat(fd)
@@ -156,6 +159,10 @@ class FileDriver(Driver):
                 raise ImageNotFound(image_id, "its entry is not a regular file")
             record = _records.read(fd, name, status, self.tree.records)
             if record is None:
+                named = os.stat(name, dir_fd=self.tree.base, follow_symlinks=False)
+                if not os.path.samestat(named, status):
+                    os.close(fd)
+                    return None
                 if name != image_id:
                     # Nothing tells whose it is, so it can never be verified again.
                     self._invalidate(name, image_id, "its record is lost", fd)

@@ -10,6 +10,7 @@ Imports: nothing of ours.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -27,6 +28,23 @@ _registered: weakref.WeakSet[ForgetsParent] = weakref.WeakSet()
 def register(thing: ForgetsParent) -> None:
     """Have ``thing.forget_parent()`` called in every child of fork, for as long as it lives."""
     _registered.add(thing)
+
+
+class Lock:
+    """A lock, ``with`` only, that is free in every new child."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        register(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+    def forget_parent(self) -> None:
+        self._lock = threading.Lock()
 
 
 def _in_child() -> None:

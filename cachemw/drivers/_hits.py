@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from . import _forks
 
@@ -46,6 +46,7 @@ class HitCounter:
         self._gathered: dict[str, tuple[int, float]] = {}
         self._lock = threading.RLock()
         self._write_lock = threading.Lock()
+        self._adding = False
         self._pid = 0
         self._wake = threading.Event()
         self._last_flush = 0.0
@@ -59,7 +60,7 @@ class HitCounter:
         self._counted.append((name, when))
         if self._pid != os.getpid():
             self._start()
-        elif time.monotonic() - self._last_flush > _OVERDUE:
+        elif time.monotonic() - self._last_flush > _OVERDUE and not self._adding:
             self.flush(wait=False)
 
     def forget(self, name: str) -> None:
@@ -93,21 +94,25 @@ class HitCounter:
 
     def _gather(self) -> None:
         """Add up what was counted; lock held."""
+        self._add(self._take_counted())
+
+    def _take_counted(self) -> Iterator[tuple[str, int, float]]:
         for _ in range(len(self._counted)):
-            try:
-                name, when = self._counted.popleft()
-            except IndexError:
-                return
-            self._add(name, 1, when)
+            name, when = self._counted.popleft()
+            yield name, 1, when
 
     def _put_back(self, gathered: Gathered) -> None:
         with self._lock:
-            for name, (hits, last) in gathered.items():
-                self._add(name, hits, last)
+            self._add((name, hits, last) for name, (hits, last) in gathered.items())
 
-    def _add(self, name: str, more: int, when: float) -> None:
-        hits, last = self._gathered.get(name, (0, 0.0))
-        self._gathered[name] = (hits + more, max(last, when))
+    def _add(self, hits: Iterable[tuple[str, int, float]]) -> None:
+        self._adding = True  # a hit that interrupts this must not flush
+        try:
+            for name, more, when in hits:
+                before, last = self._gathered.get(name, (0, 0.0))
+                self._gathered[name] = (before + more, max(last, when))
+        finally:
+            self._adding = False
 
     def stop(self) -> None:
         """Flush and end the thread. A later hit starts it again."""
@@ -121,6 +126,7 @@ class HitCounter:
         self._gathered = {}
         self._lock = threading.RLock()
         self._write_lock = threading.Lock()
+        self._adding = False
         self._pid = 0
 
     def _start(self) -> None:
@@ -130,12 +136,16 @@ class HitCounter:
             self._pid = os.getpid()
             self._last_flush = time.monotonic()
             wake = self._wake = threading.Event()
-        threading.Thread(
+        thread = threading.Thread(
             target=_flush_now_and_then,
             args=(weakref.ref(self), wake),
             name="cachemw-hits",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as exc:  # no more threads, or the interpreter is ending
+            log.warning("hits are written by requests: %s", exc)
 
 
 def _flush_now_and_then(counter: weakref.ref[HitCounter], wake: threading.Event) -> None:

@@ -125,6 +125,9 @@ class Index:
                     raise IndexNew("index", f"is new ({self.path})")
                 return work(connection)
             except sqlite3.DatabaseError as exc:
+                if self._connection is not None and self._connection.in_transaction:
+                    # It could not even roll back; closing does.
+                    self._disconnect()
                 kind = IndexBroken if _means_broken(exc) else DriverError
                 raise kind("index", f"{exc} ({self.path})") from exc
             except OSError as exc:
@@ -277,9 +280,10 @@ class Index:
         rows = self._all("SELECT name, id, size FROM entries ORDER BY accessed LIMIT ?", limit)
         return [(name, _text(image_id), size) for name, image_id, size in rows]
 
-    def sizes(self) -> dict[str, int]:
-        """Give every entry's bytes by name."""
-        return dict(self._all("SELECT name, size FROM entries"))
+    def stamps(self) -> dict[str, tuple[int, float]]:
+        """Give every entry's bytes and modification time by name."""
+        rows = self._all("SELECT name, size, modified FROM entries")
+        return {name: (size, modified) for name, size, modified in rows}
 
     def listing(self) -> list[dict[str, Any]]:
         """Describe every entry, by id."""

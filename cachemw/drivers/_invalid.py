@@ -9,6 +9,7 @@ Imports: drivers._tree, drivers._xattrs.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -35,6 +36,8 @@ def put(fd: int, name: str, image_id: str, reason: str, source: int, invalid: in
     text = reason.encode("utf-8", "replace")[:_LONGEST]
     aside = f".{name}.reason"
     try:
+        if os.fstat(fd).st_nlink > 1:
+            raise OSError(errno.EMLINK, "also a file elsewhere, whose attributes are not ours")
         # The reason last: where it is, the id is.
         _xattrs.set(fd, _ID, image_id.encode("utf-8", "surrogatepass"))
         _xattrs.set(fd, _REASON, text)

@@ -44,6 +44,8 @@ class Driver(FileDriver):
     ) -> None:
         super().__init__(directory, durability=durability, stall_time=stall_time)
         path = os.path.join(directory, names.INDEX_NAME)
+        #: Whether the index is being made from the entries; lock held.
+        self._is_filling = False
         self.index = _index.Index(path, durable=durability == "full")
 
     def _set_up(self) -> None:
@@ -72,6 +74,8 @@ class Driver(FileDriver):
             return work()
         except (_index.IndexNew, _index.IndexBroken):
             with self.exclusive():
+                if self._is_filling:
+                    raise  # broken again while it is being made: its device is
                 self._fill_index()
         return work()
 
@@ -111,31 +115,48 @@ class Driver(FileDriver):
         return _index.row(name, found.image_id, found.status, checksum, found.status.st_atime)
 
     def _repair_all(self) -> None:
-        with self.index.filling():
-            self._put_missing_rows()
+        self._is_filling = True
+        try:
+            with self.index.filling():
+                self._put_missing_rows()
+        finally:
+            self._is_filling = False
 
     def _put_missing_rows(self) -> None:
-        known = self._ask(self.index.sizes)
+        stamps = self._ask(self.index.stamps)
+        gone = set(stamps)
         counted = self._ask(self.index.glance_rows)
         batch: list[str] = []
         for name, status in scan(self.tree.base):
-            if names.is_entry_name(name) and known.pop(name, None) != status.st_size:
+            if not names.is_entry_name(name):
+                continue
+            gone.discard(name)
+            if stamps.get(name) != (status.st_size, status.st_mtime):
                 batch.append(name)
             if len(batch) == _BATCH:
-                self._put_rows(batch, counted)
+                self._put_rows(batch, stamps, counted)
                 batch = []
-        self._put_rows(batch, counted)
-        if known:
-            self._ask(lambda: self.index.remove(known))
+        self._put_rows(batch, stamps, counted)
+        if gone:
+            self._ask(lambda: self.index.remove(gone))
 
-    def _put_rows(self, batch: Sequence[str], counted: dict[str, tuple[int, float]]) -> None:
+    def _put_rows(
+        self,
+        batch: Sequence[str],
+        known: Collection[str],
+        counted: dict[str, tuple[int, float]],
+    ) -> None:
+        """Make rows of entries' files; one that has a row already keeps its hits."""
         rows, hits = [], []
         for name in batch:
             row = self._row(name)
-            if row is not None:
+            if row is None:
+                continue
+            if name not in known:
                 count, last = counted.get(name, (self._attribute_hits(name), row[3]))
-                rows.append((*row[:3], last, *row[4:]))
+                row = (*row[:3], last, *row[4:])
                 hits.append((name, count))
+            rows.append(row)
         self._ask(lambda: self.index.put(rows))
         self._ask(lambda: self.index.set_hits(hits))
 

@@ -7,13 +7,13 @@ import pytest
 from cachemw.core.checksum import Checksum
 from cachemw.core.fill import BLOCK, Fill
 from cachemw.drivers.base import Record, Sink
-from cachemw.errors import CacheFull, ChecksumMismatch, DriverError, LengthMismatch
+from cachemw.errors import CacheFull, ChecksumMismatch, LengthMismatch
 
 
 class FakeSink(Sink):
     """A sink in memory whose steps can fail."""
 
-    def __init__(self, fail_write_at=None, fail_commit=False):
+    def __init__(self, fail_write_at=None, fail_commit=False, error=None):
         self.written = 0
         self.data = b""
         self.record = None
@@ -21,13 +21,14 @@ class FakeSink(Sink):
         self.fail_write_at = fail_write_at
         self.fail_commit = fail_commit
         self.writes = 0
+        self.error = error or CacheFull("cat", "no space left on device")
 
     def reserve(self, size):
         pass
 
     def write(self, data):
         if self.writes == self.fail_write_at:
-            raise CacheFull("cat", "no space left on device")
+            raise self.error
         self.writes += 1
         self.data += data
         self.written += len(data)
@@ -35,7 +36,7 @@ class FakeSink(Sink):
 
     def commit(self, record):
         if self.fail_commit:
-            raise DriverError("cat", "input/output error")
+            raise self.error
         self.record, self.outcome = record, "committed"
 
     def rollback(self, reason, keep=True):
@@ -205,9 +206,11 @@ def test_app_whose_iterable_cannot_be_iterated_fails_like_any_other():
 
 
 @pytest.mark.parametrize("size", [10, 3 * BLOCK])
+@pytest.mark.parametrize("kind", [CacheFull("cat", "no"), MemoryError()])
 @pytest.mark.parametrize("trouble", [{"fail_write_at": 0}, {"fail_commit": True}])
-def test_trouble_of_the_cache_does_not_reach_the_client(size, trouble):
-    sink = FakeSink(**trouble)
+def test_trouble_of_the_cache_does_not_reach_the_client(size, trouble, kind):
+    """Nor does a mistake of ours."""
+    sink = FakeSink(**trouble, error=kind)
     fill = fill_of(Source(b"x" * size), sink, size, expected=(md5(b"x" * size),))
 
     assert b"".join(fill) == b"x" * size

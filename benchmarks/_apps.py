@@ -1,0 +1,65 @@
+"""The WSGI apps that are measured, made by the server from environment variables.
+
+``BENCH_IMAGES`` is the directory of images, ``BENCH_CACHE`` the cache
+directory, ``BENCH_DURABILITY`` the option of that name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+App = Callable[..., Iterable[bytes]]
+
+
+def bare() -> App:
+    """The least that a server's own app does to hand out a file."""
+    directory = os.environ["BENCH_IMAGES"]
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = os.path.join(directory, environ["PATH_INFO"].rpartition("/")[2])
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - the server closes it
+        length = str(os.fstat(file.fileno()).st_size)
+        headers = [("Content-Type", "application/octet-stream"), ("Content-Length", length)]
+        start_response("200 OK", headers)
+        wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](file, 512 * 1024)
+        return wrapped
+
+    return app
+
+
+def images() -> App:
+    """The images app alone."""
+    from cachemw.web.apps.images import ImagesApp
+
+    return ImagesApp(os.environ["BENCH_IMAGES"])
+
+
+def iterated() -> App:
+    """The images app where the server has no sendfile for it: all bytes pass through Python."""
+    app = images()
+
+    def without_wrapper(
+        environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        # A copy: gunicorn looks for its own wrapper there afterwards.
+        plain = {key: value for key, value in environ.items() if key != "wsgi.file_wrapper"}
+        return app(plain, start_response)
+
+    return without_wrapper
+
+
+def cached() -> App:
+    """The images app behind the cache."""
+    from cachemw import CacheFilter
+
+    return CacheFilter(
+        images(),
+        dir=os.environ["BENCH_CACHE"],
+        driver="sqlite",
+        content_types="*/*",
+        max_size="1TiB",
+        min_free=0,
+        durability=os.environ.get("BENCH_DURABILITY", "data"),
+    )

@@ -1,0 +1,263 @@
+"""Pruning a cache of many small images; with ``--million``, whether size matters at all.
+
+The reference of a prune is the time that it takes to unlink as many plain
+files. With ``--million`` each operation at 1,000,000 entries is compared with
+itself at 1,000 (sqlite).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import _harness as harness
+from _harness import GIB, KIB, BenchmarkError, Row
+
+from cachemw import CacheFilter, ImageCache
+from cachemw.drivers import _records
+from cachemw.drivers.base import Record
+
+SIZE = KIB
+BODY = bytes(range(256)) * (SIZE // 256)
+CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+#: Seconds that pruning 20,000 entries to half may take.
+GOALS = {"sqlite": 2.0, "xattr": 4.0}
+
+#: Files that unlinking is timed on, as the reference.
+_ROUTE = "/images/(?P<image_id>[^/]+)"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = harness.parser(__doc__ or "", rounds=3)
+    parser.add_argument("--entries", type=harness.positive, default=20_000)
+    parser.add_argument(
+        "--million", action="store_true", help="compare 1,000 entries with 1,000,000 instead"
+    )
+    parser.add_argument(
+        "--many", type=harness.positive, default=1_000_000, help="entries for --million"
+    )
+    parser.add_argument(
+        "--operations", type=harness.positive, default=500, help="of each kind a round (--million)"
+    )
+    args = parser.parse_args(argv)
+    if args.million:
+        _growth(args)
+    else:
+        _prune(args)
+
+
+# Pruning
+
+
+def _prune(args: Any) -> None:
+    rounds, entries = (1, 1000) if args.quick else (args.rounds, args.entries)
+    rows = []
+    with harness.workplace(args.dir, entries * 16 * KIB, 2 * entries) as place:
+
+        def measure(driver: str) -> float:
+            cache = _open(place / driver, driver)
+            for number in range(entries):
+                _commit(cache, f"image-{number:07}")
+            began = time.perf_counter()
+            removed, _ = cache.prune(entries * SIZE // 2)
+            seconds = time.perf_counter() - began
+            cache.close()
+            shutil.rmtree(place / driver)
+            if removed != entries - entries // 2:
+                raise BenchmarkError(f"{driver}: {removed} of {entries} entries were pruned")
+            return seconds
+
+        figures = harness.in_turns(
+            rounds,
+            {
+                "unlink": lambda: _unlink(place / "plain", entries - entries // 2),
+                "sqlite": lambda: measure("sqlite"),
+                "xattr": lambda: measure("xattr"),
+            },
+        )
+    for driver, goal in GOALS.items():
+        what = f"{driver}: {entries} entries pruned to half"
+        in_full = goal if entries == 20_000 else None
+        rows.append(Row(what, "s", figures["unlink"], figures[driver], "itself", in_full))
+        rows.append(Row(what, "s", figures["unlink"], figures[driver]))
+    harness.report("prune", "unlinking as many plain files", rows, args)
+
+
+def _open(directory: Path, driver: str) -> ImageCache:
+    return ImageCache(
+        dir=str(directory), driver=driver, max_size="1TiB", min_free=0, durability="none"
+    )
+
+
+def _record(image_id: str) -> Record:
+    return Record(
+        image_id,
+        SIZE,
+        CHECKSUM,
+        headers=(("Content-Type", "application/octet-stream"), ("ETag", '"1"')),
+        stored=time.time(),
+    )
+
+
+def _commit(cache: ImageCache, image_id: str) -> None:
+    sink = cache.driver.start_fill(image_id)
+    sink.write(BODY)
+    sink.commit(_record(image_id))
+
+
+def _unlink(directory: Path, count: int) -> float:
+    directory.mkdir()
+    paths = [str(directory / f"image-{number:07}") for number in range(count)]
+    for path in paths:
+        with open(path, "wb", buffering=0) as file:
+            file.write(BODY)
+    began = time.perf_counter()
+    for path in paths:
+        os.unlink(path)
+    seconds = time.perf_counter() - began
+    directory.rmdir()
+    return seconds
+
+
+# Growth
+
+
+def _growth(args: Any) -> None:
+    rounds = 2 if args.quick else args.rounds
+    counts = {"few": 1000, "many": 20_000 if args.quick else args.many}
+    operations = min(args.operations, 200 if args.quick else args.operations)
+    with harness.workplace(args.dir, counts["many"] * 12 * KIB + GIB, counts["many"]) as place:
+        sizes = {
+            name: _Filled(place / name, count, random.Random(count))
+            for name, count in counts.items()
+        }
+        figures: dict[str, dict[str, list[float]]] = {name: {} for name in sizes}
+        for number in range(rounds):
+            for name in sizes if number % 2 == 0 else reversed(sizes):
+                for what, seconds in sizes[name].measure(operations):
+                    figures[name].setdefault(what, []).append(seconds * 1e6)
+        for filled in sizes.values():
+            filled.close()
+        rows = [
+            Row(what, "us each", figures["few"][what], figures["many"][what], goal=1.5)
+            for what in figures["few"]
+        ]
+        reference = f"{counts['few']} entries; measured: {counts['many']} entries (sqlite)"
+        # Before the directory is removed, which takes a while.
+        harness.report("prune --million", reference, rows, args)
+
+
+class _Filled:
+    """A cache filled at once, and the operations that are measured on it.
+
+    The files and their records are written directly, without the steps that
+    make one commit safe, and the driver then makes its index from them, as it
+    does wherever the index is gone.
+    """
+
+    def __init__(self, directory: Path, count: int, chance: random.Random) -> None:
+        cache = _open(directory, "sqlite")
+        tree = cache.driver.tree  # type: ignore[attr-defined]
+        began = time.perf_counter()
+        for number in range(count):
+            name = f"image-{number:07}"
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=tree.base)
+            try:
+                os.write(fd, BODY)
+                if _records.write(fd, name, _record(name), tree.records, False):
+                    raise BenchmarkError(f"{directory}: no extended attributes here (--dir)")
+            finally:
+                os.close(fd)
+        cache.close()
+        for path in directory.glob("cache.db*"):
+            path.unlink()
+        written = time.perf_counter()
+        self.cache = _open(directory, "sqlite")
+        if self.cache.get_cache_size() != count * SIZE:
+            raise BenchmarkError(f"the index does not have the {count} entries")
+        indexed = time.perf_counter()
+        print(
+            f"{count} entries: {written - began:.1f} s to write,"
+            f" {indexed - written:.1f} s to make the index from them",
+            file=sys.stderr,
+        )
+        self._filter = CacheFilter(_no_app, cache=self.cache, routes=_ROUTE, freshness="immutable")
+        self._chance = chance
+        self._count = count
+        self._added = 0
+        self._evicted = 0
+
+    def close(self) -> None:
+        self.cache.close()
+
+    def measure(self, operations: int) -> Iterator[tuple[str, float]]:
+        """Give each operation's name with the median of its times, in seconds."""
+        # The first entries are the oldest, and go; all later ones are there.
+        first = self._evicted + operations
+        if first >= self._count:
+            raise BenchmarkError("fewer --operations or --rounds: the small cache runs empty")
+        present = [
+            f"image-{self._chance.randrange(first, self._count):07}" for _ in range(operations)
+        ]
+        yield "lookup", _median(self._look_up, present)
+        yield "hit in process", _median(self._hit, present)
+        began = time.perf_counter()
+        self.cache.driver.flush_hits()
+        yield "hit count written", (time.perf_counter() - began) / len(set(present))
+        added = [f"added-{self._added + number:07}" for number in range(operations)]
+        self._added += operations
+        yield "commit of 1 KiB", _median(self._write, added)
+        self._evicted += operations
+        yield "eviction of one", _median(self._evict, added)
+
+    def _look_up(self, image_id: str) -> None:
+        self.cache.driver.open_for_read(image_id).close()
+
+    def _hit(self, image_id: str) -> None:
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": f"/images/{image_id}",
+            "SERVER_NAME": "127.0.0.1",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+        }
+        body = self._filter(environ, lambda status, headers: None)
+        received = sum(map(len, body))
+        body.close()  # type: ignore[attr-defined]
+        if received != SIZE:
+            raise BenchmarkError(f"{image_id}: {received} bytes")
+
+    def _write(self, image_id: str) -> None:
+        with self.cache.driver.open_for_write(image_id) as sink:
+            sink.write(BODY)
+
+    def _evict(self, _: str) -> None:
+        if self.cache.driver.evict(1)[0] != 1:
+            raise BenchmarkError("nothing was evicted")
+
+
+def _median(work: Callable[[str], None], image_ids: Sequence[str]) -> float:
+    times = []
+    for image_id in image_ids:
+        began = time.perf_counter()
+        work(image_id)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _no_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Sequence[bytes]:
+    raise BenchmarkError(f"{environ['PATH_INFO']} is not answered from the cache")
+
+
+if __name__ == "__main__":
+    harness.run(main)

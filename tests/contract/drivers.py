@@ -1,0 +1,99 @@
+"""Steps that the suites about drivers share."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import time
+from pathlib import Path
+
+from cachemw import names
+from cachemw.drivers.base import Driver, Record
+
+BODY = bytes(range(256)) * 4  # 1 KiB
+
+#: Fields that no extended attribute of ext4 takes.
+LONG_HEADERS = tuple((f"X-Field-{number}", "v" * 200) for number in range(40))
+
+
+def new_driver(driver_name: str, directory: Path | str, **options) -> Driver:
+    module = importlib.import_module(f"cachemw.drivers.{driver_name}")
+    return module.Driver(str(directory), **options)
+
+
+def open_driver(driver_name: str, directory: Path | str, **options) -> Driver:
+    driver = new_driver(driver_name, directory, **options)
+    driver.configure()
+    return driver
+
+
+def store(driver: Driver, image_id: str, body: bytes = b"image", headers=()) -> None:
+    """Fill an image from its beginning to its commit."""
+    sink = driver.start_fill(image_id)
+    sink.write(body)
+    record = driver.describe(image_id, sink)
+    sink.commit(Record(image_id, record.size, record.checksum, tuple(headers)))
+
+
+def read(driver: Driver, image_id: str) -> bytes:
+    with driver.open_for_read(image_id) as entry:
+        return entry.read()
+
+
+def ids(driver: Driver) -> list[str]:
+    return [image["image_id"] for image in driver.get_cached_images()]
+
+
+def path_of(driver: Driver, image_id: str, status: str = "active") -> Path:
+    return Path(driver.get_image_filepath(image_id, status))
+
+
+def die_while_filling(driver: Driver, image_id: str, body: bytes = b"half") -> None:
+    """Leave a fill as a writer does that dies: its file stays, its lock goes."""
+    sink = driver.start_fill(image_id)
+    sink.write(body)
+    os.close(sink.fd)
+    sink.fd = -1
+
+
+def assert_sound(driver: Driver) -> None:
+    """What is listed and summed up is what the directory has, and every image is intact."""
+    directory = Path(driver.directory)
+    files = {
+        path.name: path.stat().st_size
+        for path in directory.iterdir()
+        if names.is_entry_name(path.name) and path.is_file() and not path.is_symlink()
+    }
+    listed = driver.get_cached_images()
+    assert {names.entry_name(image["image_id"]): image["size"] for image in listed} == files
+    assert driver.get_cache_size() == sum(files.values())
+    others = [
+        path.lstat().st_size
+        for part in ("incomplete", "invalid")
+        for path in (directory / part).iterdir()
+    ]
+    assert driver.get_usage() == sum(files.values()) + sum(others)
+    for image in listed:
+        with driver.open_for_read(image["image_id"]) as entry:
+            record = entry.record
+            assert record is not None
+            assert f"sha256:{sha256(entry.read())}" == record.checksum == image["checksum"]
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def hit(driver: Driver, image_id: str) -> None:
+    driver.record_hit(image_id, time.time())
+
+
+def plant(path: Path, victim: Path) -> None:
+    """Put a link to ``victim`` in a file's place."""
+    path.unlink(missing_ok=True)
+    path.symlink_to(victim)
