@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -63,14 +64,18 @@ def start_python():
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            # What it forked goes with it, and may hold its pipes.
+            os.killpg(process.pid, signal.SIGKILL)
+        with process:
+            pass
 
 
 @pytest.fixture

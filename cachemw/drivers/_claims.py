@@ -71,8 +71,9 @@ def is_claimed(name: str, directory: int) -> bool:
 
 
 def reap(name: str, directory: int) -> bool:
-    """Remove a fill's file that nobody holds. :return: whether it was removed.
+    """Remove a fill's file that nobody holds; the directory's lock held, so that nobody else does.
 
+    :return: whether it was removed.
     :raises OSError: it cannot be removed.
     """
     try:

@@ -8,8 +8,8 @@ listing and evicting quick, and is told of every change.
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
 Imports: errors, names, drivers.base, drivers._claims, drivers._hits,
-drivers._invalid, drivers._lock, drivers._queue, drivers._records,
-drivers._sink, drivers._tree, drivers._writeback.
+drivers._invalid, drivers._lock, drivers._memory, drivers._queue,
+drivers._records, drivers._sink, drivers._tree, drivers._writeback.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNot
 from . import _claims, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
 from ._lock import MOST_NAMES, DirectoryLock
+from ._memory import RecordMemory
 from ._sink import FileSink
 from ._tree import Tree, scan
 from .base import Driver, Entry, Record, Sink
@@ -61,6 +62,7 @@ class FileDriver(Driver):
         super().__init__(directory, durability=durability, stall_time=stall_time)
         self.tree = Tree(directory)
         self.lock = DirectoryLock(self.name, lambda: self.tree.base, self._repair)
+        self.memory = RecordMemory()
         self.hits = HitCounter(self._write_hits)
 
     # What a subclass keeps
@@ -157,7 +159,11 @@ class FileDriver(Driver):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise ImageNotFound(image_id, "its entry is not a regular file")
-            record = _records.read(fd, name, status, self.tree.records)
+            record = self.memory.get(status)
+            if record is None:
+                record = _records.read(fd, name, status, self.tree.records)
+                if record is not None:
+                    self.memory.put(status, record)
             if record is None:
                 named = os.stat(name, dir_fd=self.tree.base, follow_symlinks=False)
                 if not os.path.samestat(named, status):
@@ -484,7 +490,8 @@ class FileDriver(Driver):
         with _translating("abandoned fills"):
             for name, status in list(scan(self.tree.incomplete)):
                 if not grace or now - status.st_mtime > grace:
-                    reaped += _claims.reap(name, self.tree.incomplete)
+                    with self.lock.hold():
+                        reaped += _claims.reap(name, self.tree.incomplete)
             self._reap_records()
         return reaped
 
@@ -492,7 +499,7 @@ class FileDriver(Driver):
         """Remove records kept aside that are no entry's (any more), and halves of records."""
         with self.lock.hold():
             for name, _ in list(scan(self.tree.records)):
-                entry = name.removeprefix(".")
+                entry = _records.entry_of(name)
                 if not _claims.is_claimed(entry, self.tree.incomplete):
                     self._reap_record(name, entry)
 

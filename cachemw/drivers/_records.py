@@ -116,7 +116,7 @@ def read(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record 
         return decode(data)
     tie = _tie(status)
     # It may be renamed from the second to the first while we look.
-    for aside in (name, _pending(name), name):
+    for aside in (name, _pending(name, status), name):
         found, _, data = _read_aside(aside, records_fd).partition(b"\n")
         if found == tie:
             return decode(data)
@@ -134,9 +134,17 @@ def _read_aside(aside: str, records_fd: int) -> bytes:
         os.close(fd)
 
 
-def _pending(name: str) -> str:
-    """Name the record of an image that is about to become the entry."""
-    return f".{name}"
+def _pending(name: str, status: os.stat_result) -> str:
+    """Name the record of a file that is about to become the entry.
+
+    No two fills share one: a fill may be voided, and another begin, before the first knows.
+    """
+    return f".{name}-{status.st_ino}"
+
+
+def entry_of(aside: str) -> str:
+    """Give the entry's name of a file in the directory of records."""
+    return aside[1:].rpartition("-")[0] if aside.startswith(".") else aside
 
 
 def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bool:
@@ -159,7 +167,7 @@ def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bo
             raise
     # A shorter record that a dead writer left in the attribute would win over ours.
     _xattrs.remove(fd, ATTRIBUTE)
-    temporary = _pending(name)
+    temporary = _pending(name, os.fstat(fd))
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     aside = os.open(temporary, flags, 0o600, dir_fd=records_fd)
     try:
@@ -187,10 +195,11 @@ def finish(name: str, status: os.stat_result, records_fd: int) -> bool:
     :return: whether it is.
     :raises OSError: it cannot be read or renamed.
     """
-    tie, _, _ = _read_aside(_pending(name), records_fd).partition(b"\n")
+    pending = _pending(name, status)
+    tie, _, _ = _read_aside(pending, records_fd).partition(b"\n")
     if tie != _tie(status):
         return False
-    os.rename(_pending(name), name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
+    os.rename(pending, name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
     return True
 
 
@@ -200,6 +209,11 @@ def remove(name: str, records_fd: int) -> None:
         os.unlink(name, dir_fd=records_fd)
     except (FileNotFoundError, IsADirectoryError):
         pass
+
+
+def discard(name: str, status: os.stat_result, records_fd: int) -> None:
+    """Remove a record that was written aside for a file that will not become the entry."""
+    remove(_pending(name, status), records_fd)
 
 
 def _tie(status: os.stat_result) -> bytes:

@@ -129,7 +129,11 @@ class FileSink(Sink):
             return
         tree = self._driver.tree
         try:
-            if self.is_named():  # else it was deleted, or it is an entry already
+            status = os.fstat(self.fd)
+            named = self.is_named()  # else it was deleted, or it is an entry already
+            if self.aside and (named or not status.st_nlink):
+                _records.discard(self.name, status, tree.records)
+            if named:
                 os.ftruncate(self.fd, self.written if keep else 0)
                 with self._driver.lock.hold():
                     if self.is_named():

@@ -9,6 +9,8 @@ import abc
 import contextlib
 import dataclasses
 import io
+import os
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,22 +46,49 @@ class Record:
     boot: str = ""
 
 
-class Entry(io.FileIO):
+class Entry(io.RawIOBase):
     """A complete image, open for reading at offset 0, unbuffered.
 
     It stays readable when the image is deleted or replaced meanwhile (an open
     file outlives its last name, unlink(2)). Iterating gives blocks of bytes,
     not lines. Closing runs ``on_close`` once; further closes do nothing.
+
+    :param fd: the file, closed with the entry.
+    :param size: bytes.
+    :param record: ``None``: adopted from another program and not verified yet.
     """
 
+    # Not io.FileIO, which asks the system about the file once more: a hit is so
+    # short that it shows, most of all where threads wait for the interpreter.
+
+    mode = "rb"
+
     def __init__(self, fd: int, image_id: str, size: int, record: Record | None) -> None:
-        super().__init__(fd, "rb")
+        self._fd = fd
         self.image_id = image_id
-        #: Bytes.
         self.size = size
-        #: ``None``: adopted from another program and not verified yet.
         self.record = record
         self.on_close: Callable[[], None] | None = None
+
+    def fileno(self) -> int:
+        if self._fd == -1:
+            raise ValueError(f"{self.image_id} is closed")
+        return self._fd
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return os.readv(self.fileno(), [buffer])
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self.fileno(), offset, whence)
+
+    def tell(self) -> int:
+        return self.seek(0, os.SEEK_CUR)
 
     @property
     def is_suspect(self) -> bool:
@@ -74,12 +103,21 @@ class Entry(io.FileIO):
         return block
 
     def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd == -1:
+            return
         on_close, self.on_close = self.on_close, None
         try:
             super().close()
+            os.close(fd)
         finally:
             if on_close is not None:
                 on_close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) != -1:
+            warnings.warn(f"unclosed {self.image_id}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
 
 class Sink(abc.ABC):

@@ -53,7 +53,8 @@ def test_a_link_in_the_place_of_an_entry_is_not_followed(driver, victim):
 
 
 @pytest.mark.parametrize("kind", ["symbolic link", "hard link", "pipe"])
-def test_something_else_in_the_place_of_a_fill_is_not_written_to(driver, victim, kind):
+@pytest.mark.parametrize("clean_first", [False, True])
+def test_something_else_in_the_place_of_a_fill_is_not_written_to(driver, victim, kind, clean_first):
     path = path_of(driver, "cat", "incomplete")
     if kind == "symbolic link":
         plant(path, victim)
@@ -63,8 +64,9 @@ def test_something_else_in_the_place_of_a_fill_is_not_written_to(driver, victim,
         os.mkfifo(path)
 
     assert not driver.is_being_cached("cat")
-    driver.clean(0)
-    driver.evict(1)
+    if clean_first:
+        driver.clean(0)
+        driver.evict(1)
     store(driver, "cat", BODY)
     assert read(driver, "cat") == BODY
     assert_sound(driver)

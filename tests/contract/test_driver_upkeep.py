@@ -67,6 +67,8 @@ def test_cleaning_keeps_the_records_of_entries_and_no_others(driver):
     records = Path(driver.directory) / ".records"
     (records / "gone").write_bytes(b"1 2\n")
     (records / ".half").write_bytes(b"1 2\n")
+    (records / ".cat-5").write_bytes(b"1 2\n")
+    (records / ".gone-5").write_bytes(b"1 2\n")
     driver.clean(0)
 
     assert os.listdir(records) == ["cat"]

@@ -149,7 +149,7 @@ def test_a_record_that_is_refused_is_kept_aside(entry, refused, number):
     refused[0] = number
 
     assert _records.write(fd, "cat", RECORD, records_fd, sync=True) is True
-    assert os.listdir(records) == [".cat"]
+    assert os.listdir(records) == [f".cat-{os.fstat(fd).st_ino}"]
     assert fields(read(fd, records_fd)) == fields(RECORD)
     assert _records.finish("cat", os.fstat(fd), records_fd)
     assert os.listdir(records) == ["cat"]
