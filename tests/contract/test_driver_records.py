@@ -102,6 +102,22 @@ def test_a_failed_replacement_leaves_the_older_ones_record(driver, aside, monkey
     assert read(driver, "a/b") == b"old"
 
 
+def test_a_fill_that_was_voided_leaves_no_record(driver, aside, monkeypatch):
+    sink = driver.start_fill("a/b")
+    record = Record("a/b", 0, f"sha256:{sha256(b'')}", aside)
+    sync = _writeback.sync
+
+    def delete_meanwhile(fd):
+        driver.delete_cached_image("a/b")
+        sync(fd)
+
+    monkeypatch.setattr(_writeback, "sync", delete_meanwhile)
+    with pytest.raises(DriverError, match="deleted"):
+        sink.commit(record)
+
+    assert os.listdir(Path(driver.directory) / ".records") == []
+
+
 @pytest.mark.usefixtures("attributes")
 def test_a_longer_record_goes_aside_and_a_shorter_one_comes_back(driver):
     store(driver, "cat", b"1", ())

@@ -195,6 +195,28 @@ def test_the_older_entrys_record_holds_until_the_newer_takes_its_place(entry, re
     os.close(new)
 
 
+def test_two_fills_of_one_image_do_not_write_over_each_others_record(entry, refused, tmp_path):
+    """The first was voided, and does not know it yet."""
+    fd, records_fd, records = entry
+    stale = os.open(tmp_path / "stale", os.O_RDWR | os.O_CREAT)
+    _records.write(fd, "cat", RECORD, records_fd, sync=False)
+    _records.write(stale, "cat", LONG, records_fd, sync=False)
+
+    assert _records.finish("cat", os.fstat(fd), records_fd) is True
+    assert fields(read(fd, records_fd)) == fields(RECORD)
+    _records.discard("cat", os.fstat(stale), records_fd)
+    assert os.listdir(records) == ["cat"]
+    os.close(stale)
+
+
+@pytest.mark.parametrize(
+    ("aside", "entry_name"),
+    [("cat", "cat"), (".cat-12", "cat"), (".a-b-12", "a-b"), ("a-1", "a-1")],
+)
+def test_the_file_of_a_record_names_its_entry(aside, entry_name):
+    assert _records.entry_of(aside) == entry_name
+
+
 def test_removing_a_record_that_is_not_there_is_no_error(entry):
     _, records_fd, records = entry
     _records.remove("cat", records_fd)
