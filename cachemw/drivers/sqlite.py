@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Rows written in one transaction when the index is made again.
-_BATCH = 1000
+#: Rows written in one transaction when the index is made again: many, and in the
+#: order of the index, so that each of its pages is written a few times and not for each row.
+_BATCH = 20_000
 
 
 class Driver(FileDriver):
@@ -148,7 +149,7 @@ class Driver(FileDriver):
     ) -> None:
         """Make rows of entries' files; one that has a row already keeps its hits."""
         rows, hits = [], []
-        for name in batch:
+        for name in sorted(batch):
             row = self._row(name)
             if row is None:
                 continue
@@ -159,6 +160,7 @@ class Driver(FileDriver):
             rows.append(row)
         self._ask(lambda: self.index.put(rows))
         self._ask(lambda: self.index.set_hits(hits))
+        self._checkpoint()
 
     def _attribute_hits(self, name: str) -> int:
         """Give the hits that an xattr driver, ours or Glance's, counted."""

@@ -1,10 +1,14 @@
 """Hits and eviction, over every driver."""
 
+import fcntl
 import os
 import threading
 import time
 
 import pytest
+
+from cachemw.drivers import _xattrs
+from cachemw.drivers.base import Record
 
 from .drivers import (
     assert_sound,
@@ -13,6 +17,7 @@ from .drivers import (
     ids,
     path_of,
     read,
+    sha256,
     store,
 )
 
@@ -60,6 +65,28 @@ driver.record_hit("cat", time.time())
         assert reader.wait(timeout=60) == 0
 
     assert driver.get_hit_count("cat") == 4 * 1000 + 3
+
+
+@pytest.mark.parametrize("driver_name", ["xattr"], indirect=True)
+def test_nobody_else_writes_an_attribute_of_hits_meanwhile(driver, monkeypatch):
+    """Reading and writing it are two steps."""
+    store(driver, "cat")
+    write, tried = _xattrs.set, []
+
+    def write_while_locked(fd, name, value):
+        other = os.open(path_of(driver, "cat"), os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        tried.append(name)
+        write(fd, name, value)
+
+    monkeypatch.setattr(_xattrs, "set", write_while_locked)
+    hit(driver, "cat")
+    driver.flush_hits()
+
+    assert tried == ["user.hits"]
+    assert driver.get_hit_count("cat") == 1
 
 
 def test_a_hit_is_written_within_about_a_second_and_moves_the_access_time(driver, make_driver):
@@ -136,7 +163,7 @@ def test_a_new_image_counts_as_read_when_it_was_stored(driver):
     store(driver, "quick", b"1")
     driver.record_hit("quick", time.time())
     driver.flush_hits()
-    sink.commit(driver.describe("slow", sink))
+    sink.commit(Record("slow", 1, f"sha256:{sha256(b'1')}"))
 
     assert driver.get_least_recently_accessed() == ("quick", 1)
 

@@ -257,7 +257,7 @@ def test_threads_that_do_everything_at_once_neither_deadlock_nor_leak(driver):
     driver.evict(1)
     driver.get_usage()
     before = open_descriptors()
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -283,7 +283,7 @@ def test_flushing_inside_the_lock_does_not_wait_for_a_flush_that_waits_for_the_l
 
     monkeypatch.setattr(driver.hits, "_write", write_with_lock)
     with driver.exclusive():
-        flusher = threading.Thread(target=driver.flush_hits)
+        flusher = threading.Thread(target=driver.flush_hits, daemon=True)
         flusher.start()
         assert writing.wait(20)
         driver.get_cached_images()
