@@ -65,6 +65,9 @@ class BadDriverConfiguration(ConfigError):
         self.reason = reason
         self.mend = mend
 
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.driver, self.directory, self.reason, self.mend)
+
 
 class _AboutImage(CacheMwError):
     """An error about one image.
@@ -77,6 +80,9 @@ class _AboutImage(CacheMwError):
         super().__init__(f"{image_id}: {reason}")
         self.image_id = image_id
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.image_id, self.reason)
 
 
 class DriverError(_AboutImage):

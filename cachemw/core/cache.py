@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 #: Bytes read at a time from a file that is cached or verified.
 BLOCK = 2**20
 
+#: Images of which a process remembers that it verified them; then it forgets all.
+MOST_VERIFIED = 100_000
+
 #: The driver that works everywhere.
 FALLBACK_DRIVER = "sqlite"
 
@@ -70,7 +73,6 @@ class ImageCache:
             min_free=settings.min_free,
         )
         self._verified: set[tuple[int, int, int]] = set()
-        self._verified_pid = os.getpid()
         self._verified_lock = threading.Lock()
 
     def close(self) -> None:
@@ -122,6 +124,8 @@ class ImageCache:
             self.driver.invalidate(record.image_id, f"its bytes do not match {record.checksum}")
             return False
         with self._verified_lock:
+            if len(self._verified) >= MOST_VERIFIED:
+                self._verified.clear()
             self._verified.add(identity)
         return True
 

@@ -13,9 +13,11 @@ import dataclasses
 import difflib
 import importlib.metadata
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from ..errors import ConfigError
@@ -84,8 +86,7 @@ def parse_size(value: str | int) -> int:
     if match is None:
         raise ValueError("expected bytes or a size such as 64KiB, 5MiB, 10GiB or 1TiB")
     number, unit = match.groups()
-    factor = _SIZE_UNITS[(unit or "").lower()]
-    return int(float(number) * factor) if "." in number else int(number) * factor
+    return int(Fraction(number) * _SIZE_UNITS[(unit or "").lower()])
 
 
 def parse_duration(value: str | float) -> float:
@@ -94,13 +95,16 @@ def parse_duration(value: str | float) -> float:
     :return: seconds.
     :raises ValueError: says what was expected.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     match = _DURATION.match(value.strip().lower()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("expected seconds or a duration such as 30s, 5m, 12h or 1d")
     number, unit = match.groups()
-    return float(number) * _DURATION_UNITS[unit]
+    seconds = float(number) * _DURATION_UNITS[unit]
+    if not math.isfinite(seconds):
+        raise ValueError("expected a duration that ends")
+    return seconds
 
 
 def parse_bool(value: str | bool) -> bool:
@@ -123,10 +127,14 @@ def parse_list(value: str | Sequence[str]) -> tuple[str, ...]:
 
     :raises ValueError: says what was expected.
     """
-    words = re.split(r"[\s,]+", value) if isinstance(value, str) else list(value)
-    if not all(isinstance(word, str) for word in words):
+    words = re.split(r"[\s,]+", value) if isinstance(value, str) else value
+    if not _are_strings(words):
         raise ValueError("expected words separated by commas or lines")
     return tuple(word for word in words if word)
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
 
 
 def parse_path(value: str | os.PathLike[str]) -> str:
@@ -145,7 +153,9 @@ def parse_routes(value: str | Sequence[str]) -> tuple[str, ...]:
 
     :raises ValueError: says which one is not a regular expression, and why.
     """
-    lines = value.splitlines() if isinstance(value, str) else list(value)
+    lines = value.splitlines() if isinstance(value, str) else value
+    if not _are_strings(lines):
+        raise ValueError("expected regular expressions, one a line")
     patterns = tuple(line.strip() for line in lines if line.strip())
     for pattern in patterns:
         try:

@@ -1,6 +1,7 @@
 """The tree of exceptions is what its module says."""
 
 import inspect
+import pickle
 import re
 
 import pytest
@@ -68,3 +69,20 @@ def test_a_bad_configuration_names_driver_directory_and_mend():
     assert (error.driver, error.directory) == ("xattr", "/cache")
     assert (error.reason, error.mend) == ("it is broken", "mend it")
     assert str(error) == "driver 'xattr' cannot use '/cache': it is broken; mend it"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.BadDriverConfiguration("xattr", "/cache", "no attributes", "mount it so"),
+        errors.ImageNotFound("cat", "not in the cache"),
+        errors.ChecksumMismatch("cat", "md5 is wrong"),
+        errors.ConfigError("no"),
+    ],
+)
+def test_error_survives_the_way_to_another_process(error):
+    again = pickle.loads(pickle.dumps(error))
+
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

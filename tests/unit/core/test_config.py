@@ -309,3 +309,27 @@ def test_every_option_is_in_a_table_that_cannot_be_changed():
     with pytest.raises(AttributeError):
         settings.max_size = 1
     assert settings.content_types == config.IMAGE_TYPES
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("content_types", 5),
+        ("credential_headers", 5),
+        ("routes", 5),
+        ("routes", [5]),
+        ("stall_time", "9" * 400),
+        ("stall_time", math.inf),
+        ("driver", 5),
+        ("dir", 5),
+    ],
+)
+def test_value_of_the_wrong_kind_is_a_clear_error(name, value):
+    with pytest.raises(ConfigError, match=f"option '{name}' has the value"):
+        Settings.from_options({"dir": "/tmp", name: value})
+
+
+def test_huge_size_is_exact():
+    digits = "9" * 400
+
+    assert Settings.from_options({"dir": "/tmp", "max_size": digits}).max_size == int(digits)
