@@ -4,7 +4,7 @@ What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
 Imports: errors, names, core.capacity, core.checksum, core.config, core.fill,
-drivers._hits, drivers.base.
+core.hot, drivers._hits, drivers.base.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import Driver, Entry, Record
+from ..drivers.base import Driver, Entry, MemoryEntry, Record
 from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
 from .fill import Fill
+from .hot import HotImages
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ class ImageCache:
             max_image_size=settings.max_image_size,
             min_free=settings.min_free,
         )
+        # Whoever wants every answer verified wants it read from the disk.
+        verified = settings.verify_reads == "always"
+        self._hot = HotImages(self.driver, 0 if verified else settings.memory_size)
         self._verified: set[tuple[int, int, int]] = set()
         self._verified_lock = threading.Lock()
 
@@ -81,12 +85,15 @@ class ImageCache:
 
     # Hits
 
-    def lookup(self, image_id: str) -> Entry | None:
+    def lookup(self, image_id: str) -> Entry | MemoryEntry | None:
         """Open an image for an answer, verified as ``verify_reads`` says.
 
         Whatever is wrong with the cache makes it ``None``, a miss, and is logged.
         The caller closes the entry.
         """
+        hot = self._hot.get(image_id)
+        if hot is not None:
+            return hot
         try:
             entry = self.driver.open_for_read(image_id)
         except ImageNotFound:
@@ -96,6 +103,7 @@ class ImageCache:
             return None
         try:
             if entry.record is None or self._is_intact(entry, entry.record):
+                self._hot.offer(entry)
                 return entry
         except (OSError, DriverError) as exc:
             log.warning("cannot verify %s: %s", image_id, exc)
@@ -105,7 +113,7 @@ class ImageCache:
         entry.close()
         return None
 
-    def count_hit(self, entry: Entry) -> None:
+    def count_hit(self, entry: Entry | MemoryEntry) -> None:
         """Count one hit when the entry is closed."""
         driver, image_id = self.driver, entry.image_id
         entry.on_close = lambda: driver.record_hit(image_id, time.time())
@@ -356,7 +364,7 @@ def matches(entry: Entry, checksum: Checksum) -> bool:
     """
     digests = Digests([checksum.algorithm])
     position = 0
-    while block := os.pread(entry.fileno(), BLOCK, position):
+    while block := entry.pread(BLOCK, position):
         digests.update(block)
         position += len(block)
     return digests.mismatch([checksum]) is None

@@ -248,6 +248,9 @@ class Settings:
         "1GiB",
         "space left free on the file system; what would take it evicts, or is not cached",
     )
+    memory_size: int = _option(
+        parse_size, "64MiB", "hot small images kept in memory, each process; 0: none"
+    )
     stall_time: float = _option(
         parse_duration, "86400", "age at which clean removes an abandoned fill"
     )

@@ -30,7 +30,7 @@ from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNot
 from . import _claims, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
 from ._lock import MOST_NAMES, DirectoryLock
-from ._memory import RecordMemory
+from ._memory import Identity, RecordMemory, identity
 from ._sink import FileSink
 from ._tree import Tree, scan
 from .base import Driver, Entry, Record, Sink
@@ -160,6 +160,8 @@ class FileDriver(Driver):
             if not stat.S_ISREG(status.st_mode):
                 raise ImageNotFound(image_id, "its entry is not a regular file")
             record = self.memory.get(status)
+            # What is remembered is old enough that no other file can look the same.
+            known = None if record is None else identity(status)
             if record is None:
                 record = _records.read(fd, name, status, self.tree.records)
                 if record is not None:
@@ -179,10 +181,19 @@ class FileDriver(Driver):
                 reason = f"{status.st_size} bytes long instead of {record.size}"
                 self._invalidate(name, image_id, reason, fd)
                 raise ImageCorrupt(image_id, reason)
-            return Entry(fd, image_id, status.st_size, record)
+            return Entry(fd, image_id, status.st_size, record, known)
         except BaseException:
             os.close(fd)
             raise
+
+    def identity(self, image_id: str) -> Identity | None:
+        try:
+            status = os.stat(
+                names.entry_name(image_id), dir_fd=self.tree.base, follow_symlinks=False
+            )
+        except OSError:
+            return None
+        return identity(status)
 
     def _open_file(self, name: str) -> int:
         # Reading must not move the access time, which the xattr driver evicts by.

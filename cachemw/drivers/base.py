@@ -11,7 +11,7 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from ._boot import boot_id
@@ -56,6 +56,7 @@ class Entry(io.RawIOBase):
     :param fd: the file, closed with the entry.
     :param size: bytes.
     :param record: ``None``: adopted from another program and not verified yet.
+    :param identity: as :meth:`Driver.identity` gives it; ``None``: too new to tell.
     """
 
     # Not io.FileIO, which asks the system about the file once more: a hit is so
@@ -63,17 +64,32 @@ class Entry(io.RawIOBase):
 
     mode = "rb"
 
-    def __init__(self, fd: int, image_id: str, size: int, record: Record | None) -> None:
+    #: The image's bytes, where they are in memory already.
+    data: bytes | None = None
+
+    def __init__(
+        self,
+        fd: int,
+        image_id: str,
+        size: int,
+        record: Record | None,
+        identity: Hashable | None = None,
+    ) -> None:
         self._fd = fd
         self.image_id = image_id
         self.size = size
         self.record = record
+        self.identity = identity
         self.on_close: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         if self._fd == -1:
             raise ValueError(f"{self.image_id} is closed")
         return self._fd
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``; the entry's own does not move."""
+        return os.pread(self.fileno(), size, position)
 
     def readable(self) -> bool:
         return True
@@ -118,6 +134,31 @@ class Entry(io.RawIOBase):
         if getattr(self, "_fd", -1) != -1:
             warnings.warn(f"unclosed {self.image_id}", ResourceWarning, stacklevel=2, source=self)
             self.close()
+
+
+class MemoryEntry:
+    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
+
+    __slots__ = ("data", "image_id", "on_close", "record", "size")
+
+    is_suspect = False
+
+    def __init__(self, image_id: str, data: bytes, record: Record) -> None:
+        self.image_id = image_id
+        self.data = data
+        self.record = record
+        self.size = len(data)
+        self.on_close: Callable[[], None] | None = None
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``."""
+        return self.data[position : position + size]
+
+    def close(self) -> None:
+        """Run ``on_close`` once."""
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
 
 
 class Sink(abc.ABC):
@@ -207,6 +248,15 @@ class Driver(abc.ABC):
         :raises ImageCorrupt: the stored size and the file's length disagree;
             the entry has been moved to ``invalid/``.
         """
+
+    def identity(self, image_id: str) -> Hashable | None:
+        """Give what tells an image from whatever else was ever stored under its id.
+
+        It changes with the bytes and with the record, and costs less than opening the image.
+
+        :return: ``None`` if there is no image, or if the driver cannot tell.
+        """
+        return None
 
     @abc.abstractmethod
     def start_fill(self, image_id: str) -> Sink:

@@ -34,7 +34,7 @@ from typing import Any
 from ..core import checksum
 from ..core.cache import ImageCache
 from ..core.config import Settings
-from ..drivers.base import Entry, Record
+from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import CacheFull, DriverError
 from . import fields, freshness, storing
 from .exchange import Answer, Headers
@@ -111,17 +111,19 @@ class CacheFilter:
         entry = self._lookup(image_id)
         if entry is None:
             return self._miss(environ, start_response, image_id, "uri-miss")
-        if entry.record is None:
+        record = entry.record
+        if record is None:
+            assert isinstance(entry, Entry)
             return self._meet_adopted(environ, start_response, entry)
-        stored = _stored(entry.record, self._immutable)
-        age = freshness.current_age(entry.record.age, entry.record.stored, time.time())
-        forward = _forward_reason(environ, entry.record, age, stored.lifetime)
+        stored = _stored(record, self._immutable)
+        age = freshness.current_age(record.age, record.stored, time.time())
+        forward = _forward_reason(environ, record, age, stored.lifetime)
         if forward is not None:
             entry.close()
             return self._miss(environ, start_response, image_id, forward)
         return self._hit(environ, start_response, entry, stored, age, "hit")
 
-    def _lookup(self, image_id: str) -> Entry | None:
+    def _lookup(self, image_id: str) -> Entry | MemoryEntry | None:
         try:
             return self.cache.lookup(image_id)
         except Exception:
@@ -132,7 +134,7 @@ class CacheFilter:
         self,
         environ: Environ,
         start_response: Callable[..., Any],
-        entry: Entry,
+        entry: Entry | MemoryEntry,
         stored: Stored,
         age: float,
         status: str,
