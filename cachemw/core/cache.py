@@ -10,16 +10,17 @@ core.hot, drivers._hits, drivers.base.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import Driver, Entry, MemoryEntry, Record
+from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record
 from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
@@ -85,17 +86,73 @@ class ImageCache:
 
     # Hits
 
-    def lookup(self, image_id: str) -> Entry | MemoryEntry | None:
+    def lookup(
+        self, image_id: str, selects: Callable[[Record], bool] = lambda record: True
+    ) -> Entry | MemoryEntry | None:
         """Open an image for an answer, verified as ``verify_reads`` says.
 
         Whatever is wrong with the cache makes it ``None``, a miss, and is logged.
         The caller closes the entry.
+
+        :param selects: whether a variant is the one that is asked for. One that was never
+            compared with the app's answer (without a record) is not asked about.
         """
-        hot = self._hot.get(image_id)
+        for variant in range(MOST_VARIANTS):
+            entry = self._open(image_id, variant)
+            if entry is None:
+                if variant == 0:
+                    return None  # the others are found again once there is a first
+            elif entry.record is None or selects(entry.record):
+                return entry
+            else:
+                entry.close()
+        return None
+
+    def place_for(self, record: Record) -> int:
+        """Choose which variant an answer becomes: the one that it replaces, else the first
+        that is free, else the one that was stored longest ago.
+
+        :param record: of the answer.
+        """
+        if not record.vary:
+            return 0
+        stored: list[tuple[float, int]] = []
+        free: list[int] = []
+        for variant in range(MOST_VARIANTS):
+            entry = self._open(record.image_id, variant)
+            if entry is None:
+                free.append(variant)
+                continue
+            entry.close()
+            if entry.record is None or entry.record.vary in ((), record.vary):
+                return variant
+            stored.append((entry.record.stored, variant))
+        return free[0] if free else min(stored)[1]
+
+    def update(self, entry: Entry | MemoryEntry, record: Record) -> bool:
+        """Give an entry another record with the same id, variant, size and checksum.
+
+        :return: whether it has it now; trouble is logged.
+        """
+        try:
+            if isinstance(entry, Entry):
+                return self.driver.update(entry, record)
+            with self.driver.open_for_read(record.image_id, record.variant) as opened:
+                if opened.record is None or opened.record.checksum != record.checksum:
+                    return False  # replaced meanwhile
+                return self.driver.update(opened, record)
+        except ImageNotFound:
+            return False
+        except DriverError as exc:
+            log.warning("the record of %s could not be updated: %s", record.image_id, exc)
+            return False
+
+    def _open(self, image_id: str, variant: int) -> Entry | MemoryEntry | None:
+        hot = self._hot.get(image_id, variant)
         if hot is not None:
             return hot
         try:
-            entry = self.driver.open_for_read(image_id)
+            entry = self.driver.open_for_read(image_id, variant)
         except ImageNotFound:
             return None
         except DriverError as exc:
@@ -116,7 +173,8 @@ class ImageCache:
     def count_hit(self, entry: Entry | MemoryEntry) -> None:
         """Count one hit when the entry is closed."""
         driver, image_id = self.driver, entry.image_id
-        entry.on_close = lambda: driver.record_hit(image_id, time.time())
+        variant = 0 if entry.record is None else entry.record.variant
+        entry.on_close = lambda: driver.record_hit(image_id, time.time(), variant)
 
     def _is_intact(self, entry: Entry, record: Record) -> bool:
         mode = self.settings.verify_reads
@@ -129,7 +187,8 @@ class ImageCache:
         if mode == "first" and identity in self._verified:
             return True
         if not matches(entry, parse_checksum(record.checksum)):
-            self.driver.invalidate(record.image_id, f"its bytes do not match {record.checksum}")
+            reason = f"its bytes do not match {record.checksum}"
+            self.driver.invalidate(record.image_id, reason, record.variant)
             return False
         with self._verified_lock:
             if len(self._verified) >= MOST_VERIFIED:
@@ -171,7 +230,7 @@ class ImageCache:
         :raises CacheFull: there is no room for it.
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
-        sink = self.driver.start_fill(image_id)
+        sink = self.driver.start_fill(image_id, record.variant)
         room = Room(self.capacity, image_id, length)
         try:
             room.begin(sink)
@@ -180,15 +239,7 @@ class ImageCache:
             raise
 
         def make_record(size: int, checksum: str) -> Record:
-            return Record(
-                image_id=image_id,
-                size=size,
-                checksum=checksum,
-                headers=record.headers,
-                vary=record.vary,
-                stored=record.stored,
-                age=record.age,
-            )
+            return dataclasses.replace(record, image_id=image_id, size=size, checksum=checksum)
 
         return Fill(
             image_id,

@@ -25,6 +25,10 @@ MOST_IMAGE_SIZE = 128 * 1024
 _OVERHEAD = 4096
 
 
+#: An image's id, and which of its variants.
+_Key = tuple[str, int]
+
+
 class _Hot:
     """One image in memory."""
 
@@ -49,20 +53,20 @@ class HotImages:
     def __init__(self, driver: Driver, memory_size: int) -> None:
         self._driver = driver
         self._memory_size = memory_size
-        self._images: dict[str, _Hot] = {}
-        self._round: deque[str] = deque()
+        self._images: dict[_Key, _Hot] = {}
+        self._round: deque[_Key] = deque()
         self._size = 0
         # Never waited for, so that a fork while a thread holds it does no harm
         # but to leave the child without new hot images.
         self._lock = threading.Lock()
 
-    def get(self, image_id: str) -> MemoryEntry | None:
+    def get(self, image_id: str, variant: int) -> MemoryEntry | None:
         """Give an image, if it is here and is still what the cache has."""
-        hot = self._images.get(image_id)
+        hot = self._images.get((image_id, variant))
         if hot is None:
             return None
-        if self._driver.identity(image_id) != hot.identity:
-            self._drop(image_id, hot)
+        if self._driver.identity(image_id, variant) != hot.identity:
+            self._drop((image_id, variant), hot)
             return None
         hot.used = True
         return MemoryEntry(image_id, hot.data, hot.record)
@@ -79,12 +83,16 @@ class HotImages:
         try:
             data = entry.pread(entry.size, 0)
             if len(data) == entry.size:
-                self._insert(entry.image_id, _Hot(data, entry.record, entry.identity))
+                self._insert(
+                    (entry.image_id, entry.record.variant), _Hot(data, entry.record, entry.identity)
+                )
         finally:
             self._lock.release()
 
-    def _insert(self, image_id: str, hot: _Hot) -> None:
-        self._remove(image_id)
+    def _insert(self, key: _Key, hot: _Hot) -> None:
+        if key in self._images:
+            self._remove(key)
+            self._round.remove(key)
         cost = len(hot.data) + _OVERHEAD
         while self._size + cost > self._memory_size:
             oldest = self._round.popleft()
@@ -94,20 +102,20 @@ class HotImages:
                 self._round.append(oldest)
             else:
                 self._remove(oldest)
-        self._images[image_id] = hot
-        self._round.append(image_id)
+        self._images[key] = hot
+        self._round.append(key)
         self._size += cost
 
-    def _drop(self, image_id: str, hot: _Hot) -> None:
+    def _drop(self, key: _Key, hot: _Hot) -> None:
         if self._lock.acquire(blocking=False):
             try:
-                if self._images.get(image_id) is hot:
-                    self._remove(image_id)
-                    self._round.remove(image_id)
+                if self._images.get(key) is hot:
+                    self._remove(key)
+                    self._round.remove(key)
             finally:
                 self._lock.release()
 
-    def _remove(self, image_id: str) -> None:
-        hot = self._images.pop(image_id, None)
+    def _remove(self, key: _Key) -> None:
+        hot = self._images.pop(key, None)
         if hot is not None:
             self._size -= len(hot.data) + _OVERHEAD

@@ -16,6 +16,9 @@ from typing import Any
 
 from ._boot import boot_id
 
+#: Variants that are kept of one image, at most.
+MOST_VARIANTS = 8
+
 #: How many bytes iterating over an entry gives at a time.
 ENTRY_BLOCK = 64 * 1024
 
@@ -32,6 +35,8 @@ class Record:
         value that the request had (``None``: it had none).
     :param stored: when the response began, seconds since the epoch, UTC.
     :param age: how old the response was by then, seconds (RFC 9111, section 4.2.3).
+    :param variant: which of the image's variants it is, from 0; they share the id and
+        differ in ``vary``.
     :param boot: the machine's boot in which the bytes were written if nobody
         waited for the device; empty: they were synced.
     """
@@ -43,6 +48,7 @@ class Record:
     vary: tuple[tuple[str, str | None], ...] = ()
     stored: float = 0.0
     age: float = 0.0
+    variant: int = 0
     boot: str = ""
 
 
@@ -140,8 +146,6 @@ class MemoryEntry:
     """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
 
     __slots__ = ("data", "image_id", "on_close", "record", "size")
-
-    is_suspect = False
 
     def __init__(self, image_id: str, data: bytes, record: Record) -> None:
         self.image_id = image_id
@@ -241,15 +245,16 @@ class Driver(abc.ABC):
     # Images
 
     @abc.abstractmethod
-    def open_for_read(self, image_id: str) -> Entry:
+    def open_for_read(self, image_id: str, variant: int = 0) -> Entry:
         """Open a complete image (a response made from it counts the hit).
 
+        :param variant: below :data:`MOST_VARIANTS`, as in every method that takes one.
         :raises ImageNotFound: nothing complete is stored under ``image_id``.
         :raises ImageCorrupt: the stored size and the file's length disagree;
             the entry has been moved to ``invalid/``.
         """
 
-    def identity(self, image_id: str) -> Hashable | None:
+    def identity(self, image_id: str, variant: int = 0) -> Hashable | None:
         """Give what tells an image from whatever else was ever stored under its id.
 
         It changes with the bytes and with the record, and costs less than opening the image.
@@ -259,7 +264,7 @@ class Driver(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def start_fill(self, image_id: str) -> Sink:
+    def start_fill(self, image_id: str, variant: int = 0) -> Sink:
         """Begin to write an image; bytes that a dead writer left are discarded.
 
         :raises DriverError: somebody is writing it already, or the file cannot be made.
@@ -286,12 +291,22 @@ class Driver(abc.ABC):
         """Give a record to an entry that had none, once its bytes were verified."""
 
     @abc.abstractmethod
-    def invalidate(self, image_id: str, reason: str) -> None:
+    def update(self, entry: Entry, record: Record) -> bool:
+        """Give an open entry another record, unless it was deleted or replaced meanwhile.
+
+        The bytes stay, and so must id, variant, size and checksum. After a power cut the
+        old record may be back.
+
+        :return: whether it has it now.
+        """
+
+    @abc.abstractmethod
+    def invalidate(self, image_id: str, reason: str, variant: int = 0) -> None:
         """Take an image that was found damaged out of the cache, into ``invalid/``."""
 
     @abc.abstractmethod
     def delete_cached_image(self, image_id: str) -> bool:
-        """Remove an image, and see that a fill of it under way will not be stored.
+        """Remove an image, all its variants, and see that no fill of it under way is stored.
 
         :return: whether there was one.
         """
@@ -334,8 +349,9 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def get_cached_images(self) -> list[dict[str, Any]]:
-        """List complete images by id: dicts with ``image_id``, ``size``, ``hits``,
-        ``last_accessed``, ``last_modified`` and ``checksum`` (``None``: adopted, not verified)."""
+        """List complete images, each variant for itself, by id: dicts with ``image_id``,
+        ``size``, ``hits``, ``last_accessed``, ``last_modified`` and ``checksum`` (``None``:
+        adopted, not verified)."""
 
     @abc.abstractmethod
     def get_invalid_images(self) -> list[dict[str, Any]]:
@@ -345,7 +361,7 @@ class Driver(abc.ABC):
     # Use
 
     @abc.abstractmethod
-    def record_hit(self, image_id: str, when: float) -> None:
+    def record_hit(self, image_id: str, when: float, variant: int = 0) -> None:
         """Count a hit; written together with others, at the latest a second later."""
 
     @abc.abstractmethod
