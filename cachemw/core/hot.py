@@ -83,9 +83,8 @@ class HotImages:
         try:
             data = entry.pread(entry.size, 0)
             if len(data) == entry.size:
-                self._insert(
-                    (entry.image_id, entry.record.variant), _Hot(data, entry.record, entry.identity)
-                )
+                key = entry.image_id, entry.record.variant
+                self._insert(key, _Hot(data, entry.record, entry.identity))
         finally:
             self._lock.release()
 
