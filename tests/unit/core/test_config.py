@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cachemw.core import config
+from cachemw.core import presets
 from cachemw.core.config import PREFIX, Settings, parse_bool, parse_duration, parse_size
 from cachemw.errors import ConfigError
 
@@ -308,7 +308,7 @@ def test_every_option_is_in_a_table_that_cannot_be_changed():
 
     with pytest.raises(AttributeError):
         settings.max_size = 1
-    assert settings.content_types == config.IMAGE_TYPES
+    assert settings.content_types == presets.IMAGE_TYPES
 
 
 @pytest.mark.parametrize(
