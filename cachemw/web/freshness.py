@@ -253,6 +253,8 @@ def _may_be_asked_meanwhile(wanted: Directives, overdue: float, policy: Policy) 
 def _stale_if_error(wanted: Directives, overdue: float, policy: Policy) -> bool:
     if policy.forbids_stale:
         return False
+    # A fresh one that the request refused is not overdue, but needs a grace all the same.
+    overdue = max(0.0, overdue)
     if overdue < seconds(wanted, "stale-if-error"):
         return True
     return overdue < policy.stale_if_error and _WANTS_FRESH.isdisjoint(wanted)

@@ -89,8 +89,6 @@ def parse_dictionary(text: str) -> dict[str, Value] | None:
     Source: RFC 9651, sections 3.2 and 4.2.2.
     """
     text = text.strip(" ")
-    if not text.isascii():
-        return None
     members: dict[str, Value] = {}
     for found in _members(text):
         if found is None:

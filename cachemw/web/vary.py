@@ -10,7 +10,6 @@ Imports: web.fields.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,8 +39,6 @@ _NO_LISTS = frozenset(
         "user-agent",
     )
 )
-
-_SEMICOLON = re.compile(r"[ \t]*+;[ \t]*+")
 
 
 def nominated(headers: fields.Headers) -> tuple[str, ...] | None:
@@ -75,10 +72,7 @@ def normalise(name: str, value: str) -> str:
     if name in _ANY_CASE:
         elements = [element.lower() for element in elements]
     if name in _ANY_ORDER or name in _ANY_CASE:
-        # A quoted parameter may hold a semicolon, whose spaces count.
-        elements = [
-            element if '"' in element else _SEMICOLON.sub(";", element) for element in elements
-        ]
+        elements = [_without_space(element) for element in elements]
     if name in _ANY_ORDER:
         elements.sort()
     return ", ".join(elements)
@@ -115,3 +109,13 @@ def selected(stored: Iterable[tuple[str, str | None]], environ: Mapping[str, Any
 def _normal(environ: Mapping[str, Any], name: str) -> str | None:
     value = environ.get(fields.environ_key(name))
     return None if value is None else normalise(name, value)
+
+
+def _without_space(element: str) -> str:
+    """An element without white space around its semicolons (RFC 9110, section 5.6.6).
+
+    One with a quoted parameter stays as it is: a space inside the quotes counts.
+    """
+    if '"' in element:
+        return element
+    return ";".join(part.strip(fields.OWS) for part in element.split(";"))
