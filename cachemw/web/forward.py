@@ -288,9 +288,11 @@ class Forwarder:
         Source: RFC 9111, sections 3.2 and 4.3.4.
         """
         began, now = times
+        headers = validation.updated(record.headers, answer.headers, now)
         fresh = dataclasses.replace(
             record,
-            headers=validation.updated(record.headers, answer.headers, now),
+            headers=headers,
+            vary=storing.selecting(environ, headers),
             stored=now,
             age=freshness.initial_age(answer.headers, began, now),
         )
@@ -318,7 +320,7 @@ class Forwarder:
             reason = self._rules.refusal(environ, code, answer.headers, now)
         if code == 200:
             outcome = _evaluate(environ, answer.headers)
-            if outcome is not None:
+            if outcome != 200:
                 answer.close()
                 return answer.instead(outcome, hits.cache_status(f"fwd={forward}; fwd-status=200"))
         if reason is None:
@@ -352,7 +354,7 @@ class Forwarder:
     ) -> Record:
         record = storing.new_record(image_id, environ, answer.headers, *times)
         if self._service.id_is_checksum:
-            record = dataclasses.replace(record, vary=())
+            record = dataclasses.replace(record, vary=())  # the bytes are the same for all
         if replaces is not None and replaces.vary in ((), record.vary):
             variant = replaces.variant
         else:
@@ -481,8 +483,8 @@ def _conditions(environ: Environ, asked: Mapping[str, str]) -> Iterator[None]:
         environ.update(own)
 
 
-def _evaluate(environ: Environ, headers: fields.Headers) -> int | None:
-    """What the client's own conditions make of a new answer: 304, 412 or neither."""
+def _evaluate(environ: Environ, headers: fields.Headers) -> int:
+    """What the client's own conditions make of a new answer: 200, 304 or 412."""
     modified = fields.get(headers, "last-modified")
     return conditional.evaluate(
         environ,

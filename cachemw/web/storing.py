@@ -152,6 +152,15 @@ class Rules:
         )
 
 
+def selecting(environ: Mapping[str, Any], headers: fields.Headers) -> vary.Selecting:
+    """Give the fields of a request that chose its answer, whether the answer says so or not.
+
+    Source: RFC 9111, section 4.1.
+    """
+    unkeyed = {name for name in UNKEYED if fields.environ_key(name) in environ}
+    return vary.selecting(environ, sorted(unkeyed.union(vary.nominated(headers) or ())))
+
+
 def new_record(
     image_id: str,
     environ: Mapping[str, Any],
@@ -168,14 +177,12 @@ def new_record(
     if fields.get(kept, "date") is None:
         # RFC 9110, section 6.6.1: whoever receives it without one records the time.
         kept.append(("Date", fields.format_http_date(response_time)))
-    unkeyed = {name for name in UNKEYED if fields.environ_key(name) in environ}
-    names = sorted(unkeyed.union(vary.nominated(headers) or ()))
     return Record(
         image_id=image_id,
         size=0,
         checksum="",
         headers=tuple(kept),
-        vary=vary.selecting(environ, names),
+        vary=selecting(environ, headers),
         stored=response_time,
         age=freshness.initial_age(headers, request_time, response_time),
     )

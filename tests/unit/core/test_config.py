@@ -39,6 +39,15 @@ BAD = {
     "name": ["", "two words", "a/b", "sqlite,xattr", 5, []],
     "regular expressions, one a line": ["(", "/images/\n[", "(?P<1>x)", "*"],
     "list of words": [["image/png", 5]],
+    "off, app or python:MODULE:FUNCTION": [
+        "",
+        "on",
+        "python:",
+        "python:a",
+        "a:b",
+        "python:a:b:c",
+        5,
+    ],
 }
 
 GOOD = {
@@ -48,6 +57,11 @@ GOOD = {
     "directory": [("/a/../b", "/b"), (Path("/c"), "/c")],
     "name": [(" xattr ", "xattr"), ("their.driver-2", "their.driver-2")],
     "regular expressions, one a line": [("/a\n\n  /b ", ("/a", "/b")), (["/a"], ("/a",))],
+    "off, app or python:MODULE:FUNCTION": [
+        (" App", "app"),
+        ("OFF", "off"),
+        ("python:a.b:c", "python:a.b:c"),
+    ],
     "list of words": [("a, b\nc", ("a", "b", "c")), (["a", ""], ("a",)), ("", ())],
 }
 
