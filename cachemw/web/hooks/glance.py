@@ -1,5 +1,6 @@
-"""Who may have the copy of a Glance image: ``authorize = python:cachemw.web.hooks.glance:authorize``.
+"""Who may have the copy of a Glance image.
 
+The ``glance`` preset has it as ``authorize = python:cachemw.web.hooks.glance:authorize``.
 Runs inside Glance, to the right of the ``context`` filter. Every question is
 put to Glance itself, in the client's name and at every hit: whether the image
 can be seen (visibility, membership, deletion), whether it is active, and
@@ -68,7 +69,8 @@ def expected(environ: Mapping[str, Any], image_id: str) -> list[str]:
 def promised(image: Any) -> list[Checksum]:
     """Give the checksums that an image's record has, the strongest first.
 
-    :param image: has ``checksum`` (MD5), ``os_hash_algo`` and ``os_hash_value``, each maybe ``None``.
+    :param image: has ``checksum`` (MD5), ``os_hash_algo`` and ``os_hash_value``, all of
+        which may be ``None``.
     """
     pairs = {"md5": image.checksum, image.os_hash_algo: image.os_hash_value}
     return [
