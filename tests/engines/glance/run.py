@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ HERE = Path(__file__).parent
 
 #: Seconds that Glance may take to start, or its database to be made.
 PATIENCE = 180
+
+#: The rules that tests change.
+POLICIES = ("download_from_store", "download_image", "get_image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +51,19 @@ class Glance:
         return self.work / "cachemw" / image_id
 
     @contextlib.contextmanager
-    def policy(self, text: str) -> Iterator[None]:
-        """Have both servers follow some other rules for a while."""
-        _replace(self.work / "policy.yaml", text)
+    def policy(self, **rules: str) -> Iterator[None]:
+        """Have both servers follow other rules for a while.
+
+        :param rules: some of :data:`POLICIES`.
+        """
+        path = self.work / "policy.yaml"
+        usual = json.loads(path.read_text())
+        assert usual.keys() >= rules.keys()
+        _replace(path, json.dumps(usual | rules))
         try:
             yield
         finally:
-            _replace(self.work / "policy.yaml", "{}\n")
+            _replace(path, json.dumps(usual))
 
 
 @contextlib.contextmanager
@@ -64,7 +74,7 @@ def running(work: Path) -> Iterator[Glance]:
     """
     for name in ("images", "more-images", "staging", "tasks", "locks", "cachemw"):
         (work / name).mkdir()
-    (work / "policy.yaml").write_text("{}\n")
+    (work / "policy.yaml").write_text(_usual_policies())
     (work / "properties.conf").write_text((HERE / "properties.conf").read_text())
     flavors = {"cached": "keystone+cachemw", "plain": "keystone"}
     for name, flavor in flavors.items():
@@ -79,6 +89,18 @@ def running(work: Path) -> Iterator[Glance]:
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(_serving(work, name, site)) for name in flavors}
         yield Glance(work=work, **servers)
+
+
+def _usual_policies() -> str:
+    """Give Glance's own rules: one that leaves the file again would stay in force."""
+    code = (
+        "import json, sys; from glance.policies import list_rules\n"
+        "rules = {rule.name: rule.check_str for rule in list_rules()}\n"
+        "print(json.dumps({name: rules[name] for name in sys.argv[1:]}))\n"
+    )
+    command = [install.program("python"), "-c", code, *POLICIES]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+    return done.stdout
 
 
 def _serving(work: Path, name: str, site: Path) -> contextlib.AbstractContextManager[Server]:

@@ -1,6 +1,6 @@
 """A stand-in for Keystone's ``authtoken`` filter: a token says itself who its bearer is.
 
-``X-Auth-Token: project:user:role,role`` becomes the fields that the real
+``X-Auth-Token: project.user.role-role`` becomes the fields that the real
 filter would set, and such fields from the client are dropped as it would.
 
 Runs in Glance's own environment: imports nothing of ours.
@@ -23,10 +23,10 @@ def filter_factory(global_conf, **local_conf):
         def with_identity(environ, start_response):
             for key in _IDENTITY:
                 environ.pop(key, None)
-            values = environ.get("HTTP_X_AUTH_TOKEN", "").split(":")
+            values = environ.get("HTTP_X_AUTH_TOKEN", "").split(".")
             if len(values) == 3:
                 project, user, roles = values
-                identity = ("Confirmed", project, roles, user)
+                identity = ("Confirmed", project, roles.replace("-", ","), user)
             else:
                 identity = ("Invalid", "", "", "")
             environ.update(zip(_IDENTITY, identity, strict=True))
