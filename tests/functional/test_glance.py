@@ -450,6 +450,18 @@ def test_copy_of_what_the_image_was_before_is_replaced(glance, body):
     assert [is_hit(first), is_hit(second)] == [False, True]
 
 
+def test_copy_from_glances_own_cache_is_compared_before_it_is_served(glance):
+    good, damaged = create(glance), create(glance)
+    for image_id, content in ((good, BODY), (damaged, BODY[::-1])):
+        upload(glance, image_id)
+        glance.copy(image_id).write_bytes(content)
+
+    assert same(glance, good, STRANGER).status == 404
+    assert same(glance, good, OWNER).cache_status == "hit; detail=adopted"
+    assert same(glance, damaged, OWNER).cache_status == "fwd=uri-miss; stored"
+    assert [is_hit(same(glance, image_id, OWNER)) for image_id in (good, damaged)] == [True, True]
+
+
 # Clients that people use
 
 
