@@ -12,12 +12,16 @@ import json
 import os
 import sqlite3
 import subprocess
+import types
 
 import pytest
 
 from tests.engines.glance import install, run
 
 BODY = os.urandom(3_000_000)
+
+#: More than the sockets between a server and its client hold.
+LARGE = os.urandom(2**20) * 32
 
 #: Fields that are about the image, so that they are the same from the cache.
 FIELDS = ("content-type", "content-length", "content-range", "content-md5")
@@ -375,6 +379,35 @@ def test_preferred_store_must_be_there_and_allowed(glance):
         assert is_hit(same(glance, image_id, OWNER))
 
 
+def test_image_on_its_way_into_the_cache_is_for_those_who_may_have_it(glance):
+    image_id = create(glance)
+    upload(glance, image_id, body=LARGE)
+
+    with half_way(glance, image_id) as first:
+        assert same(glance, image_id, STRANGER).status == 404
+        assert same(glance, image_id, OWNER).body == LARGE
+
+    assert first.body == LARGE
+    assert is_hit(same(glance, image_id, OWNER))
+
+
+@contextlib.contextmanager
+def half_way(glance, image_id):
+    """Be in the midst of a download that fills the cache; gives what its client got in the end.
+
+    It is read to its end when the block is left.
+    """
+    reply = types.SimpleNamespace(body=None)
+    client = glance.cached.begin(file_of(image_id), OWNER.header)
+    with contextlib.closing(client):
+        status, headers = client.read_head()
+        assert (status, headers["cache-status"]) == (200, "cachemw; fwd=uri-miss; stored")
+        start = client.read(2**16)
+        assert not glance.copy(image_id).exists()
+        yield reply
+        reply.body = start + client.read(len(LARGE) - len(start))
+
+
 # Changes
 
 
@@ -406,6 +439,17 @@ def test_deleting_an_image_removes_its_copy(glance):
     image_id = cached_image(glance)
 
     ask(glance.cached, "DELETE", f"/v2/images/{image_id}", OWNER)
+
+    assert not glance.copy(image_id).exists()
+    assert same(glance, image_id, OWNER).status == 404
+
+
+def test_image_deleted_on_its_way_into_the_cache_is_not_stored(glance):
+    image_id = create(glance)
+    upload(glance, image_id, body=LARGE)
+
+    with half_way(glance, image_id):
+        ask(glance.cached, "DELETE", f"/v2/images/{image_id}", OWNER)
 
     assert not glance.copy(image_id).exists()
     assert same(glance, image_id, OWNER).status == 404
