@@ -215,15 +215,16 @@ class CacheFilter:
 
         Source: RFC 9111, section 4.4.
         """
-        changes = environ["REQUEST_METHOD"] not in SAFE_METHODS
         is_image = self._routes.image_id(environ) is not None
-        if not changes and not is_image:
+        is_safe = environ["REQUEST_METHOD"] in SAFE_METHODS
+        if is_safe and not is_image:
             return self.app(environ, start_response)
+        changed = self._routes.changes(environ)
         field = hits.cache_status("fwd=bypass; detail=method")
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            if changes and status[:1] in ("2", "3"):
-                for image_id in self._routes.changed_ids(environ, headers):
+            if not is_safe and status[:1] in ("2", "3"):
+                for image_id in changed(headers):
                     self._invalidate(image_id)
             if is_image:
                 headers = [*headers, field]
