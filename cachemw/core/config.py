@@ -261,6 +261,11 @@ class Settings:
         "data",
         "what survives a power cut: no promise, synced images, or directory and index too",
     )
+    concurrency: str = _option(
+        _choice("auto", "threads", "eventlet", "gevent"),
+        "auto",
+        "how blocking calls are run, for the whole process; auto: by what is monkey-patched",
+    )
     preset: str = _option(
         _choice("any"), "any", "the kind of service behind the filter", scope="filter"
     )

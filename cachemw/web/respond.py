@@ -4,7 +4,7 @@ The file is handed to the server's ``wsgi.file_wrapper`` whole, so that it can
 use sendfile(2). Part of a file goes that way only on servers that were shown
 to start at the file's offset; elsewhere an iterator reads the part in blocks.
 
-Imports: web.conditional, web.fields, web.ranges.
+Imports: concurrency, web.conditional, web.fields, web.ranges.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from .. import concurrency
 from . import fields
 from .conditional import evaluate, range_applies
 from .ranges import content_range, multipart, parse_range, unsatisfied_range
@@ -93,7 +94,7 @@ class Segments:
                 return segment
             self._position, self._stop = segment
         wanted = min(BLOCK, self._stop - self._position)
-        block = os.pread(self._source.fileno(), wanted, self._position)
+        block = concurrency.run_blocking(os.pread, self._source.fileno(), wanted, self._position)
         if not block:
             # Raising lets the server cut the connection; ending would look complete.
             raise OSError(f"file ends at byte {self._position}, before byte {self._stop}")
@@ -101,7 +102,7 @@ class Segments:
         return block
 
     def close(self) -> None:
-        self._source.close()
+        _close(self._source)
 
 
 def respond(
@@ -144,10 +145,10 @@ def serve(
             return _serve_range(environ, start_response, source, selected, extra)
         else:
             return _serve_whole(environ, start_response, source, selected, extra)
-        source.close()
+        _close(source)
         return []
     except BaseException:
-        source.close()
+        _close(source)
         raise
 
 
@@ -161,9 +162,9 @@ def _serve_whole(
     size = selected.size
     start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
     if not size or environ["REQUEST_METHOD"] == "HEAD":
-        source.close()
+        _close(source)
         return []
-    wrapper = environ.get("wsgi.file_wrapper")
+    wrapper = _file_wrapper(environ)
     if wrapper is not None:
         return wrapper(source, BLOCK)
     return Segments(source, [(0, size)])
@@ -188,7 +189,7 @@ def _serve_range(
     if not slices:
         content_range_field = ("Content-Range", unsatisfied_range(selected.size))
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
-        source.close()
+        _close(source)
         return []
     kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
@@ -196,7 +197,7 @@ def _serve_range(
     ((start, stop),) = slices
     kept.append(("Content-Range", content_range(start, stop, selected.size)))
     start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
-    wrapper = environ.get("wsgi.file_wrapper")
+    wrapper = _file_wrapper(environ)
     if wrapper is not None and _honours_offset(environ.get("SERVER_SOFTWARE", "")):
         source.seek(start)
         return wrapper(source, BLOCK)
@@ -221,6 +222,20 @@ def _serve_multipart(
     for head, start, stop in layout.parts:
         segments += [head, (start, stop)]
     return Segments(source, [*segments, layout.tail])
+
+
+def _close(source: io.RawIOBase) -> None:
+    """Close a file, which takes long where it was deleted meanwhile and is large."""
+    if concurrency.offloads():
+        concurrency.run_blocking(source.close)
+    else:
+        source.close()
+
+
+def _file_wrapper(environ: dict[str, Any]) -> Callable[..., Iterable[bytes]] | None:
+    """Give the server's file wrapper, but not where it would read on a hub's thread."""
+    wrapper: Callable[..., Iterable[bytes]] | None = environ.get("wsgi.file_wrapper")
+    return None if wrapper is None or concurrency.offloads() else wrapper
 
 
 @functools.lru_cache(maxsize=16)
