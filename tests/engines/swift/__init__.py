@@ -50,7 +50,7 @@ KINDS = ("account", "container", "object")
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Process:
     """A server of Swift's.
 
