@@ -1,10 +1,10 @@
 """Image ids and the file names they are kept under.
 
 An id that is safe as a file name is its own file name, which is what makes a
-Glance cache directory readable as it is. Every other id gets ``_`` and the
-SHA-256 of its UTF-8 form: ``_`` begins no safe name, so the two kinds cannot
-meet, and equal digests would be a broken SHA-256. The id itself travels in
-the entry's record.
+Glance cache directory readable as it is. Every other id, and every variant of
+an image but the first, gets ``_`` and a SHA-256: ``_`` begins no safe name, so
+the two kinds cannot meet, and equal digests would be a broken SHA-256. The id
+itself travels in the entry's record.
 
 Imports: nothing of ours.
 """
@@ -64,16 +64,20 @@ def is_safe_name(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def entry_name(image_id: str) -> str:
-    """Give the file name that an image is kept under: one per id, never two ids to a name.
+def entry_name(image_id: str, variant: int = 0) -> str:
+    """Give the file name that an image is kept under: one per id and variant, never two
+    to a name.
 
     :param image_id: as :func:`check_image_id` returns it.
+    :param variant: the number of the variant, from 0.
     :return: at most 200 ASCII characters, without a slash, not beginning with a dot.
     """
-    if is_safe_name(image_id):
+    if not variant and is_safe_name(image_id):
         return image_id
     # Ids may hold lone surrogates (bytes that were not UTF-8); they stay distinct.
     digest = hashlib.sha256(image_id.encode("utf-8", "surrogatepass"))
+    if variant:
+        digest.update(b"\xff%d" % variant)  # no UTF-8 has such a byte
     return f"_{digest.hexdigest()}"
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cachemw.core.config import PREFIX, Option, Settings
+from cachemw.core.config import FROM_PRESET, PREFIX, Option, Settings
+from cachemw.core.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +29,8 @@ SAMPLE_HEAD = f"""\
 # Durations are seconds, or have s, m, h or d. Switches are yes or no.
 # A comment has a line of its own; a percent sign is written twice.
 #
+# Where a default is "preset", the option preset decides it.
+#
 # Any of them may stand in [DEFAULT] with the prefix {PREFIX} instead, such as
 # {PREFIX}dir, to be shared by several sections.
 #
@@ -37,7 +40,7 @@ SAMPLE_HEAD = f"""\
 use = egg:cachemw#cache
 """
 
-PAGE_HEAD = f"""\
+PAGE_HEAD = """\
 .. Made from the table of options by docs/generate.py.
 
 Options of the caching filter
@@ -45,13 +48,17 @@ Options of the caching filter
 
 They stand in the filter's section of a paste ini file, and are keyword arguments
 of :class:`cachemw.CacheFilter` and :class:`cachemw.ImageCache`. In ``[DEFAULT]``
-they have the prefix ``{PREFIX}`` (``{PREFIX}dir``), so that several sections
+they have the prefix ``image_cache_`` (``image_cache_dir``), so that several sections
 can share them; the filter's own section wins. ``cachemw serve --set
 OPTION=VALUE`` takes them too.
 
 An unknown option in the filter's section or a bad value stops the start, and the
 message names the option, the value and what was expected. An unknown name with our
 prefix in ``[DEFAULT]`` is only a warning, since other programs read that section.
+
+Where the default is ``preset``, the option ``preset`` decides it:
+
+{presets}
 
 A **size** is a number of bytes, or has a unit: ``K``, ``M``, ``G`` or ``T``
 (also ``KiB``, ``MiB``, ``GiB``, ``TiB``), all of them powers of 1,024. A
@@ -76,7 +83,7 @@ def sample_ini(options: tuple[Option, ...]) -> str:
 
 def options_page(options: tuple[Option, ...]) -> str:
     """Give the text of ``docs/reference/options.rst``."""
-    parts = [PAGE_HEAD]
+    parts = [PAGE_HEAD.format(presets=_presets())]
     for scope, (title, text) in SCOPES.items():
         parts.append(f"{title}\n{'-' * len(title)}\n\n{text}\n")
         parts += [_entry(option) for option in options if option.scope == scope]
@@ -90,6 +97,19 @@ def files() -> dict[Path, str]:
         ROOT / "etc" / "cachemw.ini.sample": sample_ini(options),
         ROOT / "docs" / "reference" / "options.rst": options_page(options),
     }
+
+
+def _presets() -> str:
+    """Give the table of what each preset decides."""
+    names = [option.name for option in Settings.options() if option.default == FROM_PRESET]
+    lines = []
+    for name, preset in PRESETS.items():
+        lines.append(f"``preset = {name}``")
+        for option in names:
+            words = getattr(preset, option).replace("\n", ", ").split(", ")
+            text = ", ".join(f"``{word}``" for word in words if word) or "none"
+            lines.append(f"    ``{option}``: {text}\n")
+    return "\n".join(lines)
 
 
 def _sample(option: Option) -> str:

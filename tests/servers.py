@@ -184,19 +184,23 @@ def gunicorn(
     workers: int = 1,
     threads: int = 8,
     environ: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+    patience: float = PATIENCE,
 ) -> Iterator[Server]:
     """Run gunicorn with threads on a free port, in a process group of its own.
 
     :param app: ``module:callable`` or ``module:factory()``.
     :param log: file for all that it says.
     :param environ: set beside this process's own environment.
+    :param python: the interpreter that has gunicorn and the app.
+    :param patience: seconds that it may take to start.
     """
     # The listener is made here and handed down, so that its port cannot be somebody else's.
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener, open(log, "ab") as output:
         arguments = ["--workers", str(workers), "--threads", str(threads), "--worker-class"]
         arguments += ["gthread", "--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "5"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *arguments, "--no-control-socket", app],
+            [python, "-m", "gunicorn", *arguments, "--no-control-socket", app],
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,
@@ -207,17 +211,17 @@ def gunicorn(
         )
         address = listener.getsockname()
     try:
-        _wait_until_it_answers(address, process, log)
+        _wait_until_it_answers(address, process, log, patience)
         yield Server(address, process.pid, log)
     finally:
         _end(process)
 
 
 def _wait_until_it_answers(
-    address: tuple[str, int], process: subprocess.Popen[bytes], log: Path
+    address: tuple[str, int], process: subprocess.Popen[bytes], log: Path, patience: float
 ) -> None:
     """The socket takes connections from the start: whoever answers is there."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(OSError, BrokenOff):

@@ -3,28 +3,30 @@
 What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
-Imports: concurrency, errors, names, core.capacity, core.checksum, core.config, core.fill,
-drivers._hits, drivers.base.
+Imports: concurrency, errors, names, core.capacity, core.checksum, core.config,
+core.fill, core.hot, drivers._hits, drivers.base.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import Driver, Entry, Record, Sink
+from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sink
 from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
 from .fill import Fill
+from .hot import HotImages
 
 log = concurrency.get_logger(__name__)
 
@@ -72,6 +74,9 @@ class ImageCache:
             max_image_size=settings.max_image_size,
             min_free=settings.min_free,
         )
+        # Whoever wants every answer verified wants it read from the disk.
+        verified = settings.verify_reads == "always"
+        self._hot = HotImages(self.driver, 0 if verified else settings.memory_size)
         self._verified: set[tuple[int, int, int]] = set()
         self._verified_lock = concurrency.Lock()
 
@@ -81,16 +86,77 @@ class ImageCache:
 
     # Hits
 
-    def lookup(self, image_id: str) -> Entry | None:
+    def lookup(
+        self, image_id: str, selects: Callable[[Record], bool] = lambda record: True
+    ) -> Entry | MemoryEntry | None:
         """Open an image for an answer, verified as ``verify_reads`` says.
 
         Whatever is wrong with the cache makes it ``None``, a miss, and is logged.
         The caller closes the entry.
+
+        :param selects: whether a variant is the one that is asked for. One that was never
+            compared with the app's answer (without a record) is not asked about.
         """
         if concurrency.offloads():
-            return concurrency.run_blocking(self.lookup, image_id, undo=_close)
+            return concurrency.run_blocking(self.lookup, image_id, selects, undo=_close)
+        for variant in range(MOST_VARIANTS):
+            entry = self._open(image_id, variant)
+            if entry is None:
+                if variant == 0:
+                    return None  # the others are found again once there is a first
+            elif entry.record is None or selects(entry.record):
+                return entry
+            else:
+                entry.close()
+        return None
+
+    @concurrency.offloaded
+    def place_for(self, record: Record) -> int:
+        """Choose which variant an answer becomes: the one that it replaces, else the first
+        that is free, else the one that was stored longest ago.
+
+        :param record: of the answer.
+        """
+        if not record.vary:
+            return 0
+        stored: list[tuple[float, int]] = []
+        free: list[int] = []
+        for variant in range(MOST_VARIANTS):
+            entry = self._open(record.image_id, variant)
+            if entry is None:
+                free.append(variant)
+                continue
+            entry.close()
+            if entry.record is None or entry.record.vary in ((), record.vary):
+                return variant
+            stored.append((entry.record.stored, variant))
+        return free[0] if free else min(stored)[1]
+
+    @concurrency.offloaded
+    def update(self, entry: Entry | MemoryEntry, record: Record) -> bool:
+        """Give an entry another record with the same id, variant, size and checksum.
+
+        :return: whether it has it now; trouble is logged.
+        """
         try:
-            entry = self.driver.open_for_read(image_id)
+            if isinstance(entry, Entry):
+                return self.driver.update(entry, record)
+            with self.driver.open_for_read(record.image_id, record.variant) as opened:
+                if opened.record is None or opened.record.checksum != record.checksum:
+                    return False  # replaced meanwhile
+                return self.driver.update(opened, record)
+        except ImageNotFound:
+            return False
+        except DriverError as exc:
+            log.warning("the record of %s could not be updated: %s", record.image_id, exc)
+            return False
+
+    def _open(self, image_id: str, variant: int) -> Entry | MemoryEntry | None:
+        hot = self._hot.get(image_id, variant)
+        if hot is not None:
+            return hot
+        try:
+            entry = self.driver.open_for_read(image_id, variant)
         except ImageNotFound:
             return None
         except DriverError as exc:
@@ -98,6 +164,7 @@ class ImageCache:
             return None
         try:
             if entry.record is None or self._is_intact(entry, entry.record):
+                self._hot.offer(entry)
                 return entry
         except (OSError, DriverError) as exc:
             log.warning("cannot verify %s: %s", image_id, exc)
@@ -107,10 +174,11 @@ class ImageCache:
         entry.close()
         return None
 
-    def count_hit(self, entry: Entry) -> None:
+    def count_hit(self, entry: Entry | MemoryEntry) -> None:
         """Count one hit when the entry is closed."""
         driver, image_id = self.driver, entry.image_id
-        entry.on_close = lambda: driver.record_hit(image_id, time.time())
+        variant = 0 if entry.record is None else entry.record.variant
+        entry.on_close = lambda: driver.record_hit(image_id, time.time(), variant)
 
     def _is_intact(self, entry: Entry, record: Record) -> bool:
         mode = self.settings.verify_reads
@@ -123,7 +191,8 @@ class ImageCache:
         if mode == "first" and identity in self._verified:
             return True
         if not matches(entry, parse_checksum(record.checksum)):
-            self.driver.invalidate(record.image_id, f"its bytes do not match {record.checksum}")
+            reason = f"its bytes do not match {record.checksum}"
+            self.driver.invalidate(record.image_id, reason, record.variant)
             return False
         with self._verified_lock:
             if len(self._verified) >= MOST_VERIFIED:
@@ -167,18 +236,12 @@ class ImageCache:
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
         room = Room(self.capacity, image_id, length)
-        sink = concurrency.run_blocking(self._open_sink, image_id, room, undo=_roll_back)
+        sink = concurrency.run_blocking(
+            self._open_sink, image_id, record.variant, room, undo=_roll_back
+        )
 
         def make_record(size: int, checksum: str) -> Record:
-            return Record(
-                image_id=image_id,
-                size=size,
-                checksum=checksum,
-                headers=record.headers,
-                vary=record.vary,
-                stored=record.stored,
-                age=record.age,
-            )
+            return dataclasses.replace(record, image_id=image_id, size=size, checksum=checksum)
 
         return Fill(
             image_id,
@@ -190,8 +253,8 @@ class ImageCache:
             make_record=make_record,
         )
 
-    def _open_sink(self, image_id: str, room: Room) -> Sink:
-        sink = self.driver.start_fill(image_id)
+    def _open_sink(self, image_id: str, variant: int, room: Room) -> Sink:
+        sink = self.driver.start_fill(image_id, variant)
         try:
             room.begin(sink)
         except BaseException as exc:
@@ -381,13 +444,13 @@ def matches(entry: Entry, checksum: Checksum) -> bool:
     """
     digests = Digests([checksum.algorithm])
     position = 0
-    while block := os.pread(entry.fileno(), BLOCK, position):
+    while block := entry.pread(BLOCK, position):
         digests.update(block)
         position += len(block)
     return digests.mismatch([checksum]) is None
 
 
-def _close(entry: Entry | None) -> None:
+def _close(entry: Entry | MemoryEntry | None) -> None:
     if entry is not None:
         entry.close()
 

@@ -4,7 +4,7 @@ The fields of :class:`Settings` are the authority: the sample ini, the
 reference page and the error messages come from them. An option is added here
 on the day that its part is built, so a name that is not here is an error.
 
-Imports: errors.
+Imports: errors, core.presets.
 """
 
 from __future__ import annotations
@@ -21,50 +21,15 @@ from fractions import Fraction
 from typing import Any
 
 from ..errors import ConfigError
+from .presets import PRESETS, Preset
 
 log = logging.getLogger(__name__)
 
 #: What our option names begin with where they share a section with others'.
 PREFIX = "image_cache_"
 
-#: Media types that count as images in the ``any`` preset, as shell patterns.
-IMAGE_TYPES = (
-    "image/*",
-    "video/*",
-    "application/octet-stream",
-    # disk images
-    "application/x-qemu-disk",
-    "application/x-raw-disk-image",
-    "application/x-iso9660-image",
-    "application/x-cd-image",
-    "application/x-apple-diskimage",
-    "application/x-virtualbox-*",
-    "application/x-vmdk",
-    "application/x-vhd*",
-    "application/vnd.efi.img",
-    "application/vnd.efi.iso",
-    # archives and installers
-    "application/gzip",
-    "application/x-gzip",
-    "application/x-bzip*",
-    "application/x-xz",
-    "application/x-lzma",
-    "application/x-lzip",
-    "application/zstd",
-    "application/zip",
-    "application/x-tar",
-    "application/x-gtar",
-    "application/x-compressed-tar",
-    "application/x-7z-compressed",
-    "application/x-rpm",
-    "application/x-debian-package",
-    "application/vnd.debian.binary-package",
-    "application/x-msdownload",
-    "application/x-msi",
-    # container layers
-    "application/vnd.oci.image.layer.*",
-    "application/vnd.docker.image.rootfs.*",
-)
+#: In place of a default: the preset has it.
+FROM_PRESET = "preset"
 
 _SIZE_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(?:ib)?)?\Z", re.IGNORECASE)
@@ -176,6 +141,19 @@ def parse_driver(value: str) -> str:
     raise ValueError(f"expected the name of a driver, such as {', '.join(known)}")
 
 
+def parse_authorize(value: str) -> str:
+    """Read who says who may have a cached copy; a hook is loaded by the filter.
+
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if text.lower() in ("off", "app"):
+        return text.lower()
+    if re.fullmatch(r"python:[\w.]+:\w+", text):
+        return text
+    raise ValueError("expected off, app or python:MODULE:FUNCTION")
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         word = value.strip().lower() if isinstance(value, str) else value
@@ -196,6 +174,7 @@ _KINDS: dict[Any, str] = {
     parse_path: "directory",
     parse_routes: "regular expressions, one a line",
     parse_driver: "name",
+    parse_authorize: "off, app or python:MODULE:FUNCTION",
 }
 
 
@@ -248,6 +227,9 @@ class Settings:
         "1GiB",
         "space left free on the file system; what would take it evicts, or is not cached",
     )
+    memory_size: int = _option(
+        parse_size, "64MiB", "hot small images kept in memory, each process; 0: none"
+    )
     stall_time: float = _option(
         parse_duration, "86400", "age at which clean removes an abandoned fill"
     )
@@ -267,21 +249,30 @@ class Settings:
         "how blocking calls are run, for the whole process; auto: by what is monkey-patched",
     )
     preset: str = _option(
-        _choice("any"), "any", "the kind of service behind the filter", scope="filter"
+        _choice(*PRESETS),
+        "any",
+        "the kind of service behind the filter; the default of some other options",
+        scope="filter",
     )
     routes: tuple[str, ...] = _option(
         parse_routes,
-        "",
+        FROM_PRESET,
         "paths of image downloads, with (?P<image_id>...); none: every path",
         scope="filter",
     )
     content_types: tuple[str, ...] = _option(
-        parse_list, ", ".join(IMAGE_TYPES), "media types that count as images", scope="filter"
+        parse_list, FROM_PRESET, "media types that count as images", scope="filter"
     )
     freshness: str = _option(
-        _choice("http", "immutable"),
-        "http",
-        "how long a copy is served: as its headers say (RFC 9111), or for ever",
+        _choice("http", "immutable", "revalidate"),
+        FROM_PRESET,
+        "how long a copy is served: as its headers say (RFC 9111), for ever, or never unasked",
+        scope="filter",
+    )
+    authorize: str = _option(
+        parse_authorize,
+        FROM_PRESET,
+        "who says at each hit who may have the copy: a request to the app, a function, or nobody",
         scope="filter",
     )
     credential_headers: tuple[str, ...] = _option(
@@ -316,7 +307,13 @@ class Settings:
             given["max_image_size"] = given["max_size"]
         if "dir" not in given:
             raise ConfigError("option 'dir' is missing: expected the cache directory")
-        return cls(**{name: _read(table[name], value) for name, value in given.items()})
+        preset = PRESETS[_read(table["preset"], given["preset"])]
+        return cls(**{name: _read(table[name], value, preset) for name, value in given.items()})
+
+    @property
+    def service(self) -> Preset:
+        """What is known of the kind of service."""
+        return PRESETS[self.preset]
 
     @classmethod
     def from_conf(cls, global_conf: Mapping[str, str], local_conf: Mapping[str, str]) -> Settings:
@@ -353,11 +350,21 @@ class Settings:
                 raise ConfigError(
                     f"option {name!r} belongs to the ImageCache that was given: set it there"
                 )
-        read = {name: _read(table[name], value) for name, value in options.items()}
+        given = dict(options)
+        if "preset" in given:
+            # What it decides is decided anew, but for what is given beside it.
+            given = {
+                **{o.name: FROM_PRESET for o in table.values() if o.default == FROM_PRESET},
+                **given,
+            }
+        preset = PRESETS[_read(table["preset"], given.get("preset", self.preset))]
+        read = {name: _read(table[name], value, preset) for name, value in given.items()}
         return dataclasses.replace(self, **read)
 
 
-def _read(option: Option, value: Any) -> Any:
+def _read(option: Option, value: Any, preset: Preset | None = None) -> Any:
+    if preset is not None and option.default == FROM_PRESET and value in (FROM_PRESET, None):
+        value = getattr(preset, option.name)
     try:
         return option.read(value)
     except ValueError as exc:

@@ -29,10 +29,10 @@ from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNot
 from . import _claims, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
 from ._lock import MOST_NAMES, DirectoryLock
-from ._memory import RecordMemory
+from ._memory import Identity, RecordMemory, identity
 from ._sink import FileSink
 from ._tree import Tree, scan
-from .base import Driver, Entry, Record, Sink
+from .base import MOST_VARIANTS, Driver, Entry, Record, Sink
 
 log = concurrency.get_logger(__name__)
 
@@ -137,21 +137,22 @@ class FileDriver(Driver):
 
     # Reading
 
-    def open_for_read(self, image_id: str) -> Entry:
-        name = names.entry_name(image_id)
+    def open_for_read(self, image_id: str, variant: int = 0) -> Entry:
+        name = names.entry_name(image_id, variant)
         try:
-            while (entry := self._open(name, image_id)) is None:
+            while (entry := self._open(name, image_id, variant)) is None:
                 pass  # replaced between opening it and reading its record
             return entry
         except FileNotFoundError:
-            self._missing(name)
+            if not variant:
+                self._missing(name)
             raise ImageNotFound(image_id, "not in the cache") from None
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.ENXIO):
                 raise ImageNotFound(image_id, "its entry is not a regular file") from exc
             raise _translated(image_id, exc) from exc
 
-    def _open(self, name: str, image_id: str) -> Entry | None:
+    def _open(self, name: str, image_id: str, variant: int) -> Entry | None:
         """Open an entry; ``None`` if its record went while we looked, as it was replaced."""
         fd = self._open_file(name)
         try:
@@ -159,6 +160,8 @@ class FileDriver(Driver):
             if not stat.S_ISREG(status.st_mode):
                 raise ImageNotFound(image_id, "its entry is not a regular file")
             record = self.memory.get(status)
+            # What is remembered is old enough that no other file can look the same.
+            known = None if record is None else identity(status)
             if record is None:
                 record = _records.read(fd, name, status, self.tree.records)
                 if record is not None:
@@ -172,16 +175,24 @@ class FileDriver(Driver):
                     # Nothing tells whose it is, so it can never be verified again.
                     self._invalidate(name, image_id, "its record is lost", fd)
                     raise ImageNotFound(image_id, "its record is lost")
-            elif record.image_id != image_id:
+            elif record.image_id != image_id or record.variant != variant:
                 raise ImageNotFound(image_id, "its entry belongs to another id")
             elif record.size != status.st_size:
                 reason = f"{status.st_size} bytes long instead of {record.size}"
                 self._invalidate(name, image_id, reason, fd)
                 raise ImageCorrupt(image_id, reason)
-            return Entry(fd, image_id, status.st_size, record)
+            return Entry(fd, image_id, status.st_size, record, known)
         except BaseException:
             os.close(fd)
             raise
+
+    def identity(self, image_id: str, variant: int = 0) -> Identity | None:
+        name = names.entry_name(image_id, variant)
+        try:
+            status = os.stat(name, dir_fd=self.tree.base, follow_symlinks=False)
+        except OSError:
+            return None
+        return identity(status)
 
     def _open_file(self, name: str) -> int:
         # Reading must not move the access time, which the xattr driver evicts by.
@@ -192,8 +203,8 @@ class FileDriver(Driver):
 
     # Writing
 
-    def start_fill(self, image_id: str) -> Sink:
-        name = names.entry_name(image_id)
+    def start_fill(self, image_id: str, variant: int = 0) -> Sink:
+        name = names.entry_name(image_id, variant)
         try:
             fd = _claims.claim(name, self.tree.incomplete)
         except FileNotFoundError:
@@ -268,26 +279,33 @@ class FileDriver(Driver):
         return Record(image_id, sink.written, checksum, stored=time.time())
 
     def adopt(self, entry: Entry, record: Record) -> None:
-        name = names.entry_name(record.image_id)
+        if self.durability != "none":
+            # Whoever wrote it may not have.
+            with _translating(record.image_id):
+                _writeback.sync(entry.fileno())
+        entry.record = record
+        self.update(entry, record)
+
+    def update(self, entry: Entry, record: Record) -> bool:
+        name = names.entry_name(record.image_id, record.variant)
         fd = entry.fileno()
-        with _translating(record.image_id):
+        with _translating(record.image_id), self.lock.changing([name]):
+            status = os.fstat(fd)
+            if not self._is_named(name, status):
+                return False
             sync = self.durability != "none"
-            if sync:
-                # Whoever wrote it may not have.
-                _writeback.sync(fd)
-            entry.record = record
-            with self.lock.changing([name]):
-                status = os.fstat(fd)
-                if not self._is_named(name, status):
-                    return  # deleted or replaced meanwhile
-                aside = _records.write(fd, name, record, self.tree.records, sync)
-                self._finish_record(name, status, aside)
-                self._entered(name, record, status)
+            aside = _records.write(fd, name, record, self.tree.records, sync)
+            self._finish_record(name, status, aside)
+            if aside:
+                # Whoever remembers the old record goes by the file's change time.
+                os.fchmod(fd, stat.S_IMODE(status.st_mode))
+            self._entered(name, record, status)
+        return True
 
     # Removing
 
-    def invalidate(self, image_id: str, reason: str) -> None:
-        name = names.entry_name(image_id)
+    def invalidate(self, image_id: str, reason: str, variant: int = 0) -> None:
+        name = names.entry_name(image_id, variant)
         try:
             fd = self._open_file(name)
         except OSError:
@@ -308,10 +326,14 @@ class FileDriver(Driver):
             self._left([(name, status.st_size)])
 
     def delete_cached_image(self, image_id: str) -> bool:
-        name = names.entry_name(image_id)
-        with _translating(image_id), self.lock.changing([name]):
-            self._void_fill(name)
-            return bool(self._remove([name]))
+        every = names_of(image_id)
+        with _translating(image_id), self.lock.hold():
+            for name in every:
+                self._void_fill(name)
+            present = [name for name in every if self._status(name) is not None]
+            # Also without a file: a row or a record that one left may be there.
+            with self.lock.changing(present or every[:1]):
+                return bool(self._remove(present or every[:1]))
 
     def delete_all_cached_images(self) -> int:
         deleted = 0
@@ -360,14 +382,16 @@ class FileDriver(Driver):
     # What is there
 
     def is_cached(self, image_id: str) -> bool:
-        try:
-            self.open_for_read(image_id).close()
-        except DriverError:
-            return False
-        return True
+        for variant in range(MOST_VARIANTS):
+            try:
+                self.open_for_read(image_id, variant).close()
+                return True
+            except DriverError:
+                continue
+        return False
 
     def is_being_cached(self, image_id: str) -> bool:
-        return _claims.is_claimed(names.entry_name(image_id), self.tree.incomplete)
+        return any(_claims.is_claimed(name, self.tree.incomplete) for name in names_of(image_id))
 
     def get_image_filepath(self, image_id: str, cache_status: str = "active") -> str:
         name = names.entry_name(image_id)
@@ -409,14 +433,14 @@ class FileDriver(Driver):
             record = None
         finally:
             os.close(fd)
-        if record is not None and names.entry_name(record.image_id) == name:
+        if record is not None and names.entry_name(record.image_id, record.variant) == name:
             return Found(name, record.image_id, status, record)
         return Found(name, name if names.is_safe_name(name) else None, status, None)
 
     # Use
 
-    def record_hit(self, image_id: str, when: float) -> None:
-        self.hits.count(names.entry_name(image_id), when)
+    def record_hit(self, image_id: str, when: float, variant: int = 0) -> None:
+        self.hits.count(names.entry_name(image_id, variant), when)
 
     def flush_hits(self) -> None:
         # Another thread's flush may be waiting for the directory's lock.
@@ -532,6 +556,11 @@ class FileDriver(Driver):
     def delete_all_queued_images(self) -> int:
         with _translating("the queue"):
             return _queue.clear(self.tree.queue)
+
+
+def names_of(image_id: str) -> list[str]:
+    """Give the entry names that an image's variants may have."""
+    return [names.entry_name(image_id, variant) for variant in range(MOST_VARIANTS)]
 
 
 def _translated(subject: str, exc: OSError) -> DriverError:

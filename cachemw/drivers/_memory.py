@@ -22,15 +22,24 @@ MOST = 4096
 _TICK = 10**9
 
 
+#: A file as it was at one moment: inode, change time in nanoseconds, bytes.
+Identity = tuple[int, int, int]
+
+
+def identity(status: os.stat_result) -> Identity:
+    """Give what changes when a file is changed or replaced."""
+    return status.st_ino, status.st_ctime_ns, status.st_size
+
+
 class RecordMemory:
     """Records by file. Threads may share it: each step on the dictionary is one."""
 
     def __init__(self) -> None:
-        self._records: dict[tuple[int, int, int], Record] = {}
+        self._records: dict[Identity, Record] = {}
 
     def get(self, status: os.stat_result) -> Record | None:
         """Give the record of a file, if it is remembered."""
-        return self._records.get((status.st_ino, status.st_ctime_ns, status.st_size))
+        return self._records.get(identity(status))
 
     def put(self, status: os.stat_result, record: Record) -> None:
         """Remember the record of a file whose status was taken before it was read."""
@@ -38,4 +47,4 @@ class RecordMemory:
             return
         if len(self._records) >= MOST:
             self._records.clear()
-        self._records[status.st_ino, status.st_ctime_ns, status.st_size] = record
+        self._records[identity(status)] = record

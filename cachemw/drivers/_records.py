@@ -60,6 +60,7 @@ def encode(record: Record) -> bytes:
             "vary": record.vary,
             "stored": record.stored,
             "age": record.age,
+            **({"variant": record.variant} if record.variant else {}),
             **({"boot": record.boot} if record.boot else {}),
         },
         separators=(",", ":"),
@@ -92,6 +93,7 @@ def _decode(data: bytes) -> Record | None:
             vary=tuple((str(name), value) for name, value in values["vary"]),
             stored=float(values["stored"]),
             age=float(values["age"]),
+            variant=int(values.get("variant", 0)),
             boot=str(values.get("boot", "")),
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):

@@ -11,10 +11,13 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 from ._boot import boot_id
+
+#: Variants that are kept of one image, at most.
+MOST_VARIANTS = 8
 
 #: How many bytes iterating over an entry gives at a time.
 ENTRY_BLOCK = 64 * 1024
@@ -32,6 +35,8 @@ class Record:
         value that the request had (``None``: it had none).
     :param stored: when the response began, seconds since the epoch, UTC.
     :param age: how old the response was by then, seconds (RFC 9111, section 4.2.3).
+    :param variant: which of the image's variants it is, from 0; they share the id and
+        differ in ``vary``.
     :param boot: the machine's boot in which the bytes were written if nobody
         waited for the device; empty: they were synced.
     """
@@ -43,6 +48,7 @@ class Record:
     vary: tuple[tuple[str, str | None], ...] = ()
     stored: float = 0.0
     age: float = 0.0
+    variant: int = 0
     boot: str = ""
 
 
@@ -56,6 +62,7 @@ class Entry(io.RawIOBase):
     :param fd: the file, closed with the entry.
     :param size: bytes.
     :param record: ``None``: adopted from another program and not verified yet.
+    :param identity: as :meth:`Driver.identity` gives it; ``None``: too new to tell.
     """
 
     # Not io.FileIO, which asks the system about the file once more: a hit is so
@@ -63,17 +70,32 @@ class Entry(io.RawIOBase):
 
     mode = "rb"
 
-    def __init__(self, fd: int, image_id: str, size: int, record: Record | None) -> None:
+    #: The image's bytes, where they are in memory already.
+    data: bytes | None = None
+
+    def __init__(
+        self,
+        fd: int,
+        image_id: str,
+        size: int,
+        record: Record | None,
+        identity: Hashable | None = None,
+    ) -> None:
         self._fd = fd
         self.image_id = image_id
         self.size = size
         self.record = record
+        self.identity = identity
         self.on_close: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         if self._fd == -1:
             raise ValueError(f"{self.image_id} is closed")
         return self._fd
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``; the entry's own does not move."""
+        return os.pread(self.fileno(), size, position)
 
     def readable(self) -> bool:
         return True
@@ -118,6 +140,29 @@ class Entry(io.RawIOBase):
         if getattr(self, "_fd", -1) != -1:
             warnings.warn(f"unclosed {self.image_id}", ResourceWarning, stacklevel=2, source=self)
             self.close()
+
+
+class MemoryEntry:
+    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
+
+    __slots__ = ("data", "image_id", "on_close", "record", "size")
+
+    def __init__(self, image_id: str, data: bytes, record: Record) -> None:
+        self.image_id = image_id
+        self.data = data
+        self.record = record
+        self.size = len(data)
+        self.on_close: Callable[[], None] | None = None
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``."""
+        return self.data[position : position + size]
+
+    def close(self) -> None:
+        """Run ``on_close`` once."""
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
 
 
 class Sink(abc.ABC):
@@ -200,16 +245,26 @@ class Driver(abc.ABC):
     # Images
 
     @abc.abstractmethod
-    def open_for_read(self, image_id: str) -> Entry:
+    def open_for_read(self, image_id: str, variant: int = 0) -> Entry:
         """Open a complete image (a response made from it counts the hit).
 
+        :param variant: below :data:`MOST_VARIANTS`, as in every method that takes one.
         :raises ImageNotFound: nothing complete is stored under ``image_id``.
         :raises ImageCorrupt: the stored size and the file's length disagree;
             the entry has been moved to ``invalid/``.
         """
 
+    def identity(self, image_id: str, variant: int = 0) -> Hashable | None:
+        """Give what tells an image from whatever else was ever stored under its id.
+
+        It changes with the bytes and with the record, and costs less than opening the image.
+
+        :return: ``None`` if there is no image, or if the driver cannot tell.
+        """
+        return None
+
     @abc.abstractmethod
-    def start_fill(self, image_id: str) -> Sink:
+    def start_fill(self, image_id: str, variant: int = 0) -> Sink:
         """Begin to write an image; bytes that a dead writer left are discarded.
 
         :raises DriverError: somebody is writing it already, or the file cannot be made.
@@ -236,12 +291,22 @@ class Driver(abc.ABC):
         """Give a record to an entry that had none, once its bytes were verified."""
 
     @abc.abstractmethod
-    def invalidate(self, image_id: str, reason: str) -> None:
+    def update(self, entry: Entry, record: Record) -> bool:
+        """Give an open entry another record, unless it was deleted or replaced meanwhile.
+
+        The bytes stay, and so must id, variant, size and checksum. After a power cut the
+        old record may be back.
+
+        :return: whether it has it now.
+        """
+
+    @abc.abstractmethod
+    def invalidate(self, image_id: str, reason: str, variant: int = 0) -> None:
         """Take an image that was found damaged out of the cache, into ``invalid/``."""
 
     @abc.abstractmethod
     def delete_cached_image(self, image_id: str) -> bool:
-        """Remove an image, and see that a fill of it under way will not be stored.
+        """Remove an image, all its variants, and see that no fill of it under way is stored.
 
         :return: whether there was one.
         """
@@ -284,8 +349,9 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def get_cached_images(self) -> list[dict[str, Any]]:
-        """List complete images by id: dicts with ``image_id``, ``size``, ``hits``,
-        ``last_accessed``, ``last_modified`` and ``checksum`` (``None``: adopted, not verified)."""
+        """List complete images, each variant for itself, by id: dicts with ``image_id``,
+        ``size``, ``hits``, ``last_accessed``, ``last_modified`` and ``checksum`` (``None``:
+        adopted, not verified)."""
 
     @abc.abstractmethod
     def get_invalid_images(self) -> list[dict[str, Any]]:
@@ -295,7 +361,7 @@ class Driver(abc.ABC):
     # Use
 
     @abc.abstractmethod
-    def record_hit(self, image_id: str, when: float) -> None:
+    def record_hit(self, image_id: str, when: float, variant: int = 0) -> None:
         """Count a hit; written together with others, at the latest a second later."""
 
     @abc.abstractmethod

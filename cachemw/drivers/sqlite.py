@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError
 from . import _index, _xattrs
-from ._files import FileDriver
+from ._files import FileDriver, names_of
 from ._hits import Gathered
 from ._tree import scan
 from .base import Record
@@ -208,7 +208,7 @@ class Driver(FileDriver):
 
     def get_hit_count(self, image_id: str) -> int:
         self.flush_hits()
-        return self._ask(lambda: self.index.hits(names.entry_name(image_id)))
+        return sum(self._ask(lambda: [self.index.hits(name) for name in names_of(image_id)]))
 
     def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
         return self._ask(lambda: self.index.oldest(limit))

@@ -24,7 +24,7 @@ from typing import Any
 from .. import concurrency, names
 from ..errors import BadDriverConfiguration
 from . import _xattrs
-from ._files import FileDriver
+from ._files import FileDriver, names_of
 from ._hits import Gathered
 from ._tree import scan
 from .base import Record
@@ -127,7 +127,7 @@ class Driver(FileDriver):
 
     def get_hit_count(self, image_id: str) -> int:
         self.flush_hits()
-        return self._read_hits(names.entry_name(image_id))
+        return sum(map(self._read_hits, names_of(image_id)))
 
     def _read_hits(self, name: str) -> int:
         try:

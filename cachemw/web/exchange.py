@@ -107,9 +107,22 @@ class Answer:
             return wrapped
         return self.body
 
+    def instead(self, code: int, field: tuple[str, str]) -> Iterable[bytes]:
+        """Answer 304 or 412 in the place of a body that was closed unread."""
+        self.status = {304: "304 Not Modified", 412: "412 Precondition Failed"}[code]
+        length = [("Content-Length", "0")] if code == 412 else []
+        of_body = ("content-length", "content-range", "content-type", "transfer-encoding")
+        kept = [pair for pair in self.headers if pair[0].lower() not in of_body]
+        if code == 412:
+            kept.append(("Content-Type", "text/plain"))
+        self.headers = [*kept, *length]
+        self.send(field)
+        return []
+
     def close(self) -> None:
-        """Close the body, unread."""
-        close = getattr(self.body, "close", None)
+        """Close the body, unread; a second close does nothing."""
+        body, self.body = self.body, ()
+        close = getattr(body, "close", None)
         if close is not None:
             close()
 

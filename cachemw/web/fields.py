@@ -89,6 +89,17 @@ def get_all(headers: Headers, name: str) -> list[str]:
     return [value for field, value in headers if field.lower() == name]
 
 
+def environ_key(name: str) -> str:
+    """The environ key of a request field.
+
+    :param name: in any case.
+
+    Source: PEP 3333, "environ Variables".
+    """
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
 def split_list(value: str) -> list[str]:
     """The elements of a comma-separated list.
 

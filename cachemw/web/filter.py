@@ -17,28 +17,24 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: errors, core.cache, core.checksum, core.config, drivers.base,
-web.exchange, web.fields, web.freshness, web.respond, web.routes, web.storing.
+Imports: errors, core.cache, core.config, drivers.base, web.authorize,
+web.forward, web.freshness, web.hits, web.routes, web.storing, web.vary.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..core import checksum
 from ..core.cache import ImageCache
 from ..core.config import Settings
-from ..drivers.base import Entry, Record
-from ..errors import CacheFull, DriverError
-from . import fields, freshness, storing
-from .exchange import Answer, Headers
-from .respond import Representation, serve
+from ..drivers.base import Entry, MemoryEntry, Record
+from ..errors import ImageCorrupt
+from . import fields, freshness, hits, storing, vary
+from .authorize import Hook
+from .forward import Forwarder
 from .routes import Routes
 
 log = logging.getLogger(__name__)
@@ -87,74 +83,81 @@ class CacheFilter:
         self.app = app
         self.cache = cache
         self.settings = settings
-        self._routes = Routes(settings.routes)
+        service = settings.service
+        self._routes = Routes(settings.routes, service.resources, service.query_in_id)
         self._immutable = settings.freshness == "immutable"
-        self._credential_keys = (
-            *storing.CREDENTIALS,
-            *(storing.environ_key(name) for name in settings.credential_headers),
+        self._asks_app = settings.authorize == "app"
+        self._hook = Hook(settings.authorize) if settings.authorize.startswith("python:") else None
+        rules = storing.Rules(
+            content_types=settings.content_types,
+            credential_keys=(
+                *storing.CREDENTIALS,
+                *map(fields.environ_key, settings.credential_headers),
+            ),
+            authorized=settings.authorize != "off",
+            unconditional=settings.freshness != "http",
         )
+        self._forward = Forwarder(app, cache, settings, rules, self._hook)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
+            return self._change(environ, start_response)
         image_id = self._routes.image_id(environ)
         if image_id is None:
             return self.app(environ, start_response)
-        method = environ["REQUEST_METHOD"]
-        if method in ("GET", "HEAD"):
-            return self._read(environ, start_response, image_id)
-        return self._change(environ, start_response, image_id)
+        reason = storing.bypass(environ)
+        if reason is not None:
+            return self._forward.pass_on(environ, start_response, reason)
+        return self._read(environ, start_response, image_id)
 
     # Reading
 
     def _read(
         self, environ: Environ, start_response: Callable[..., Any], image_id: str
     ) -> Iterable[bytes]:
-        entry = self._lookup(image_id)
+        selection = _Selection(environ)
+        entry = self._lookup(image_id, selection)
         if entry is None:
-            return self._miss(environ, start_response, image_id, "uri-miss")
-        if entry.record is None:
-            return self._meet_adopted(environ, start_response, entry)
-        stored = _stored(entry.record, self._immutable)
-        age = freshness.current_age(entry.record.age, entry.record.stored, time.time())
-        forward = _forward_reason(environ, entry.record, age, stored.lifetime)
-        if forward is not None:
-            entry.close()
+            forward = "vary-miss" if selection.others else "uri-miss"
             return self._miss(environ, start_response, image_id, forward)
-        return self._hit(environ, start_response, entry, stored, age, "hit")
+        record = entry.record
+        if record is None:
+            assert isinstance(entry, Entry)
+            return self._meet_adopted(environ, start_response, entry)
+        if self._hook is not None:
+            refused = self._refuse(environ, start_response, entry, record)
+            if refused is not None:
+                return refused
+        stored = hits.stored(record, self.settings.freshness)
+        age = freshness.current_age(record.age, record.stored, time.time())
+        if self._asks_app:
+            decision = _ASK
+        elif self._immutable:
+            decision = _SERVE  # it cannot have changed, whatever the client fears
+        else:
+            decision = freshness.decide(environ, age, stored.policy)
+        if decision.action == freshness.REVALIDATE:
+            if freshness.only_if_cached(environ):
+                entry.close()
+                return _gateway_timeout(start_response)
+            return self._forward.revalidate(environ, start_response, entry, stored, decision)
+        status = "hit"
+        if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
+            status = "hit; detail=stale-while-revalidate"
+            self._forward.refresh(environ, image_id, record)
+        return hits.answer(
+            self.cache, environ, start_response, entry, stored.representation, age, status
+        )
 
-    def _lookup(self, image_id: str) -> Entry | None:
+    def _lookup(
+        self, image_id: str, selects: Callable[[Record], bool]
+    ) -> Entry | MemoryEntry | None:
         try:
-            return self.cache.lookup(image_id)
+            return self.cache.lookup(image_id, selects)
         except Exception:
             log.exception("looking up %s failed; the request goes to the app", image_id)
             return None
-
-    def _hit(
-        self,
-        environ: Environ,
-        start_response: Callable[..., Any],
-        entry: Entry,
-        stored: Stored,
-        age: float,
-        status: str,
-    ) -> Iterable[bytes]:
-        self.cache.count_hit(entry)
-        extra = (("Age", str(int(age))), _status(status))
-        return serve(environ, start_response, entry, stored.representation, extra)
-
-    def _meet_adopted(
-        self, environ: Environ, start_response: Callable[..., Any], entry: Entry
-    ) -> Iterable[bytes]:
-        """Answer for an image that another program left, of which only the bytes are known."""
-        try:
-            if environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" not in environ:
-                return self._miss(environ, start_response, entry.image_id, "uri-miss", entry)
-        except BaseException:
-            entry.close()
-            raise
-        entry.close()
-        return self._miss(environ, start_response, entry.image_id, "uri-miss")
-
-    # Asking the app
 
     def _miss(
         self,
@@ -164,121 +167,67 @@ class CacheFilter:
         forward: str,
         adopted: Entry | None = None,
     ) -> Iterable[bytes]:
-        """Ask the app, and store its answer if it may be.
+        if freshness.only_if_cached(environ):
+            if adopted is not None:
+                adopted.close()
+            return _gateway_timeout(start_response)
+        return self._forward.miss(environ, start_response, image_id, forward, adopted=adopted)
 
-        :param forward: the ``fwd`` parameter of Cache-Status.
-        :param adopted: another program's copy, used if the app's checksum says so; closed here.
-        """
-        asked = time.time()
-        answer = Answer(environ, start_response, _status(f"fwd={forward}; detail=write"))
-        try:
-            answer.fetch(self.app)
-        except BaseException:
-            _close(adopted)
-            raise
-        if answer.written:
-            _close(adopted)
-            return answer.server_body()
-        now = time.time()
-        try:
-            reason = self._refusal(environ, answer, now)
-            if reason is None:
-                record = storing.new_record(image_id, environ, answer.headers, asked, now)
-                expected = checksum.from_headers(answer.headers)
-                if adopted is not None and self._adopt(adopted, record, expected):
-                    return self._serve_adopted(environ, start_response, adopted, answer)
-                _close(adopted)
-                return self._fill(answer, record, expected, forward)
-        except BaseException:
-            _close(adopted)
-            answer.close()
-            raise
-        _close(adopted)
-        return self._decline(answer, forward, reason)
-
-    def _refusal(self, environ: Environ, answer: Answer, now: float) -> str | None:
-        if environ["REQUEST_METHOD"] == "HEAD":
-            return "head"
-        return storing.refusal(
-            environ,
-            answer.code,
-            answer.headers,
-            content_types=self.settings.content_types,
-            credential_keys=self._credential_keys,
-            immutable=self._immutable,
-            now=now,
-        )
-
-    def _fill(
-        self,
-        answer: Answer,
-        record: Record,
-        expected: tuple[checksum.Checksum, ...],
-        forward: str,
+    def _meet_adopted(
+        self, environ: Environ, start_response: Callable[..., Any], entry: Entry
     ) -> Iterable[bytes]:
-        try:
-            fill = self.cache.start_fill(
-                record.image_id,
-                answer.body,
-                record,
-                length=storing.content_length(answer.headers),
-                expected=expected,
-            )
-        except CacheFull as exc:
-            log.info("%s", exc)
-            return self._decline(answer, forward, "full")
-        except DriverError as exc:
-            log.info("%s", exc)
-            return self._decline(answer, forward, "not-writable")
-        except Exception:
-            log.exception("%s could not be cached", record.image_id)
-            return self._decline(answer, forward, "error")
-        try:
-            answer.send(_status(f"fwd={forward}; stored"))
-        except BaseException:
-            fill.close()
-            raise
-        return fill
+        """Answer for an image that another program left, of which only the bytes are known."""
+        if environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" not in environ:
+            return self._miss(environ, start_response, entry.image_id, "uri-miss", entry)
+        entry.close()
+        return self._miss(environ, start_response, entry.image_id, "uri-miss")
 
-    def _decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
-        answer.send(_status(f"fwd={forward}; detail={reason}"))
-        return answer.server_body()
-
-    def _adopt(self, entry: Entry, record: Record, expected: tuple[checksum.Checksum, ...]) -> bool:
-        if not expected:
-            return False
-        known = dataclasses.replace(record, size=entry.size, checksum=str(expected[0]))
-        return self.cache.adopt(entry, known)
-
-    def _serve_adopted(
+    def _refuse(
         self,
         environ: Environ,
         start_response: Callable[..., Any],
-        entry: Entry,
-        answer: Answer,
-    ) -> Iterable[bytes]:
-        answer.close()
-        assert entry.record is not None
-        stored = _stored(entry.record, self._immutable)
-        age = entry.record.age
-        return self._hit(environ, start_response, entry, stored, age, "hit; detail=adopted")
+        entry: Entry | MemoryEntry,
+        record: Record,
+    ) -> Iterable[bytes] | None:
+        """Let the app answer whom the hook does not allow the copy, or if the copy is wrong.
 
-    # Not reading
+        :return: ``None``: it is allowed, and the entry is still open.
+        """
+        assert self._hook is not None
+        try:
+            if self._hook.allows(environ, record.image_id, entry):
+                return None
+        except ImageCorrupt as exc:
+            entry.close()
+            log.warning("%s", exc)
+            self._invalidate(record.image_id)
+            return self._miss(environ, start_response, record.image_id, "uri-miss")
+        except BaseException:
+            entry.close()
+            raise
+        entry.close()
+        return self._forward.pass_on(environ, start_response, "authorize")
 
-    def _change(
-        self, environ: Environ, start_response: Callable[..., Any], image_id: str
-    ) -> Iterable[bytes]:
-        """Pass another method on; where it changed the image, what is stored is out of date.
+    # Changing
+
+    def _change(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Pass another method on; where it changed images, what is stored is out of date.
 
         Source: RFC 9111, section 4.4.
         """
         changes = environ["REQUEST_METHOD"] not in SAFE_METHODS
-        field = _status("fwd=bypass; detail=method")
+        is_image = self._routes.image_id(environ) is not None
+        if not changes and not is_image:
+            return self.app(environ, start_response)
+        field = hits.cache_status("fwd=bypass; detail=method")
 
-        def start(status: str, headers: Headers, *exc_info: Any) -> Any:
+        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             if changes and status[:1] in ("2", "3"):
-                self._invalidate(image_id)
-            return start_response(status, [*headers, field], *exc_info)
+                for image_id in self._routes.changed_ids(environ, headers):
+                    self._invalidate(image_id)
+            if is_image:
+                headers = [*headers, field]
+            return start_response(status, headers, *exc_info)
 
         return self.app(environ, start)
 
@@ -289,44 +238,36 @@ class CacheFilter:
             log.error("%s was changed, but its copy could not be removed: %s", image_id, exc)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
-    """What a hit needs of a record, worked out once.
+class _Selection:
+    """Which of an image's variants a request is for (RFC 9111, section 4.1)."""
 
-    :param lifetime: seconds for which it is fresh.
-    """
+    __slots__ = ("environ", "others")
 
-    representation: Representation
-    lifetime: float
+    def __init__(self, environ: Environ) -> None:
+        self.environ = environ
+        #: Whether one was met that is for other requests.
+        self.others = False
 
-
-@functools.lru_cache(maxsize=4096)
-def _stored(record: Record, immutable: bool) -> Stored:
-    headers = list(record.headers)
-    if fields.get(headers, "content-type") is None:
-        headers.append(("Content-Type", "application/octet-stream"))
-    if fields.get(headers, "etag") is None and fields.get(headers, "last-modified") is None:
-        headers.append(("ETag", f'"{record.checksum}"'))
-    return Stored(Representation.of(headers, record.size), storing.lifetime(record, immutable))
+    def __call__(self, record: Record) -> bool:
+        if not record.vary or vary.selected(record.vary, self.environ):
+            return True
+        self.others = True
+        return False
 
 
-def _forward_reason(environ: Environ, record: Record, age: float, lifetime: float) -> str | None:
-    """Why a stored answer cannot be used, as RFC 9211, section 2.2, calls it."""
-    if record.vary and not storing.is_selected(record, environ):
-        return "vary-miss"
-    if math.isinf(lifetime):
-        return None  # it cannot have changed, whatever the client fears
-    if age >= lifetime:
-        return "stale"
-    if not freshness.request_allows(environ, age, lifetime):
-        return "request"
-    return None
+_SERVE = freshness.Decision(freshness.SERVE)
+_ASK = freshness.Decision(freshness.REVALIDATE, "stale")
 
 
-def _status(parameters: str) -> tuple[str, str]:
-    return "Cache-Status", f"cachemw; {parameters}"
-
-
-def _close(entry: Entry | None) -> None:
-    if entry is not None:
-        entry.close()
+def _gateway_timeout(start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """RFC 9111, section 5.2.1.7."""
+    text = b"not in the cache, and the request says only-if-cached\n"
+    start_response(
+        "504 Gateway Timeout",
+        [
+            ("Content-Type", "text/plain"),
+            ("Content-Length", str(len(text))),
+            hits.cache_status("detail=only-if-cached"),
+        ],
+    )
+    return [text]

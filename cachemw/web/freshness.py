@@ -1,110 +1,126 @@
-"""Freshness: what may be stored, how long it stays fresh, and who may have it unasked.
+"""Freshness: how old a stored response is, and who may have it unasked.
 
-RFC 9111 is the authority, for a shared cache that never serves a stale
-response. Where a field is malformed or contradicts itself, the reading that
-stores less and asks more often is taken: it costs a hit, never a wrong answer.
+RFC 9111 is the authority, for a shared cache, with RFC 5861 and RFC 8246.
+Where a field is malformed or contradicts itself, the reading that asks more
+often is taken: it costs a hit, never a wrong answer.
 
 Times are seconds since the epoch, UTC. Pure: any thread may call anything.
 
-Imports: web.fields.
+Imports: web.directives, web.fields, web.policy, web.storable.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from cachemw.web import fields
-
-#: Delta-seconds stop here (RFC 9111, section 1.2.2).
-MAX_DELTA = 2**31
-
-#: A response of no stated lifetime stays fresh for this part of the time since
-#: it last changed, and no longer than the maximum (seconds).
-HEURISTIC_PART = 0.1
-HEURISTIC_MAX = 86400.0
-
-#: Directives that let a shared cache keep the answer to a request with
-#: credentials (RFC 9111, section 3.5).
-SHAREABLE = frozenset(("must-revalidate", "public", "s-maxage"))
-
-#: Directives with delta-seconds. The larger of two is the stricter for
-#: min-fresh, the smaller for all others.
-_DELTAS = frozenset(
-    ("max-age", "max-stale", "min-fresh", "s-maxage", "stale-if-error", "stale-while-revalidate")
+from cachemw.web import fields, storable
+from cachemw.web.directives import (
+    MAX_DELTA,
+    Directives,
+    delta_seconds,
+    parse_directives,
+    request_directives,
+    seconds,
 )
-_UNQUALIFIED = frozenset(("no-cache", "private"))
+from cachemw.web.policy import Policy, date_of, policy
 
-_DIGITS = re.compile(r"[0-9]+")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+__all__ = [
+    "MAX_DELTA",
+    "REVALIDATE",
+    "SERVE",
+    "SERVE_STALE_AND_REVALIDATE",
+    "Decision",
+    "current_age",
+    "decide",
+    "delta_seconds",
+    "initial_age",
+    "lifetime",
+    "may_serve_stale",
+    "only_if_cached",
+    "parse_directives",
+    "refuses_storage",
+    "request_allows",
+]
+
+#: What to do with a stored response: the values of ``Decision.action``.
+SERVE = "serve"
+SERVE_STALE_AND_REVALIDATE = "serve-stale-and-revalidate"
+REVALIDATE = "revalidate"
+
+#: Request directives that want something fresher than what is merely allowed.
+_WANTS_FRESH = frozenset(("max-age", "min-fresh", "no-cache"))
 
 
-def parse_directives(values: Iterable[str]) -> Mapping[str, str | None]:
-    """The directives of all Cache-Control field lines together.
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a request gets of a stored response.
 
-    Of several delta-seconds for one directive the most restrictive counts, one
-    that is malformed counting as 0: section 4.2.1 lets a cache choose between
-    the first and none at all, and the smallest is never fresher than the first.
-    Of other duplicates the first counts. ``private`` and ``no-cache`` lose the
-    field names they may have, so that they hold for the whole response.
-
-    :param values: one for each field line.
-    :return: arguments, unquoted, by lower-case name; ``None`` for no argument.
-
-    Source: RFC 9111, sections 4.2.1, 5.2, 5.2.2.4 and 5.2.2.7.
+    :param action: ``SERVE`` it; ``SERVE_STALE_AND_REVALIDATE``: serve it, and
+        ask the app meanwhile; ``REVALIDATE``: ask the app first.
+    :param forward: why the app is asked, as RFC 9211, section 2.2, calls it;
+        ``None`` if it is not.
+    :param stale_if_error: whether it may be served if the app is asked and fails.
     """
-    directives: dict[str, str | None] = {}
-    for value in values:
-        for element in fields.split_list(value):
-            name, equals, text = element.partition("=")
-            name = name.rstrip(fields.OWS).lower()
-            argument = _unquoted(text.strip(fields.OWS)) if equals else None
-            if name in _UNQUALIFIED:
-                argument = None
-            if name not in directives:
-                directives[name] = argument
-            elif name in _DELTAS:
-                directives[name] = _stricter(name, directives[name], argument)
-    return directives
+
+    action: str
+    forward: str | None = None
+    stale_if_error: bool = False
 
 
-def delta_seconds(text: str | None) -> int | None:
-    """A number of seconds, at most ``MAX_DELTA``.
+_SERVE = Decision(SERVE)
 
-    :return: ``None`` if the text is not one, or missing.
 
-    Source: RFC 9111, section 1.2.2.
+def decide(environ: Mapping[str, Any], age: float, policy: Policy) -> Decision:
+    """What to do with a stored response that the request selects.
+
+    :param environ: the request, as WSGI has it.
+    :param age: of the stored response, in seconds.
+    :param policy: of the stored response.
+
+    Source: RFC 9111, sections 4, 4.2.4, 5.2.1 and 5.4; RFC 5861, sections 3 and 4.
     """
-    if text is None or not _DIGITS.fullmatch(text):
-        return None
-    digits = text.lstrip("0")
-    return min(int(digits or "0"), MAX_DELTA) if len(digits) <= 10 else MAX_DELTA
+    wanted = request_directives(environ)
+    overdue = age - policy.lifetime
+    if policy.no_cache:
+        forward = "stale"
+    elif overdue < 0:
+        if not wanted or _is_fresh_enough(wanted, age, policy):
+            return _SERVE
+        forward = "request"
+    else:
+        if _wants_stale(wanted, age, overdue, policy):
+            return _SERVE
+        forward = "stale"
+        if _may_be_asked_meanwhile(wanted, overdue, policy):
+            return Decision(SERVE_STALE_AND_REVALIDATE, forward, stale_if_error=True)
+    return Decision(REVALIDATE, forward, _stale_if_error(wanted, overdue, policy))
 
 
-def lifetime(headers: fields.Headers, response_time: float) -> float:
-    """How long a response stays fresh after it was made, in seconds.
+def may_serve_stale(environ: Mapping[str, Any], overdue: float, policy: Policy) -> bool:
+    """Whether a stored response may be served because the app failed.
 
-    A malformed lifetime is 0. So is that of a response that says ``no-cache``,
-    which may be stored but not served unasked.
+    A request that wants something fresher than usual gets the failure, unless
+    it says itself that it can do with less then.
 
-    :param headers: of the response.
-    :param response_time: when the response arrived.
+    :param environ: the request, as WSGI has it.
+    :param overdue: age less lifetime, in seconds.
+    :param policy: of the stored response.
 
-    Source: RFC 9111, sections 4.2.1, 4.2.2, 5.2.2.4 and 5.3.
+    Source: RFC 5861, section 4; RFC 9111, section 4.2.4.
     """
-    directives = parse_directives(fields.get_all(headers, "Cache-Control"))
-    if "no-cache" in directives:
-        return 0.0
-    for name in ("s-maxage", "max-age"):
-        if name in directives:
-            return float(delta_seconds(directives[name]) or 0)
-    date = _date(headers, response_time)
-    expires = fields.get_all(headers, "Expires")
-    if expires:
-        return min(_seconds_after(date, text, response_time) for text in expires)
-    return _heuristic(headers, date, response_time)
+    return _stale_if_error(request_directives(environ), overdue, policy)
+
+
+def only_if_cached(environ: Mapping[str, Any]) -> bool:
+    """Whether the app must not be asked for a request; what is not stored is a 504 then.
+
+    :param environ: the request, as WSGI has it.
+
+    Source: RFC 9111, section 5.2.1.7.
+    """
+    return "only-if-cached" in request_directives(environ)
 
 
 def initial_age(headers: fields.Headers, request_time: float, response_time: float) -> float:
@@ -116,7 +132,7 @@ def initial_age(headers: fields.Headers, request_time: float, response_time: flo
 
     Source: RFC 9111, sections 4.2.3 (corrected_initial_age) and 5.1.
     """
-    apparent_age = response_time - _date(headers, response_time)
+    apparent_age = response_time - date_of(headers, response_time)
     members = fields.split_list(fields.get(headers, "Age") or "")
     age = delta_seconds(members[0]) or 0 if members else 0
     response_delay = max(0.0, response_time - request_time)
@@ -134,10 +150,20 @@ def current_age(initial: float, response_time: float, now: float) -> float:
     return initial + max(0.0, now - response_time)
 
 
-def request_allows(environ: Mapping[str, Any], age: float, lifetime: float) -> bool:
-    """Whether a stored response may answer a request without asking the app.
+def lifetime(headers: fields.Headers, response_time: float) -> float:
+    """How long a response may be served unasked after it was made, in seconds.
 
-    ``max-stale`` is not granted: nothing stale is served.
+    :param headers: of the response.
+    :param response_time: when the response arrived.
+
+    Source: RFC 9111, sections 4.2.1, 4.2.2, 5.2.2.4 and 5.3.
+    """
+    read = policy(headers, response_time)
+    return 0.0 if read.no_cache else read.lifetime
+
+
+def request_allows(environ: Mapping[str, Any], age: float, lifetime: float) -> bool:
+    """Whether a response that says nothing but its lifetime may be served fresh, unasked.
 
     :param environ: the request, as WSGI has it.
     :param age: of the stored response, in seconds.
@@ -145,22 +171,10 @@ def request_allows(environ: Mapping[str, Any], age: float, lifetime: float) -> b
 
     Source: RFC 9111, sections 4.2, 5.2.1 and 5.4.
     """
-    control = environ.get("HTTP_CACHE_CONTROL")
-    if control is None:
-        pragma = environ.get("HTTP_PRAGMA")
-        return age < lifetime and (pragma is None or "no-cache" not in parse_directives([pragma]))
-    directives = parse_directives([control])
-    if age >= lifetime or "no-cache" in directives:
-        return False
-    if "max-age" in directives:
-        # Just stored is not fresh enough for 0, which asks for a new answer.
-        limit = delta_seconds(directives["max-age"]) or 0
-        if limit == 0 or age > limit:
-            return False
-    if "min-fresh" in directives:
-        margin = delta_seconds(directives["min-fresh"])
-        return margin is not None and lifetime - age >= margin
-    return True
+    wanted = request_directives(environ)
+    return age < lifetime and (
+        not wanted or _is_fresh_enough(wanted, age, Policy(lifetime=lifetime))
+    )
 
 
 def refuses_storage(
@@ -170,75 +184,77 @@ def refuses_storage(
     has_credentials: bool,
     credential_fields: Collection[str] = (),
 ) -> str | None:
-    """Why a response must not be stored.
-
-    :param request: the request, as WSGI has it.
-    :param status: of the response.
-    :param headers: of the response.
-    :param has_credentials: whether the request has credentials that nobody
-        will check again before a hit.
-    :param credential_fields: lower-case names of the request fields that
-        count as credentials: a response that varies by one is one person's.
-    :return: a word for the detail of Cache-Status; ``None`` if it may be stored.
-
-    Source: RFC 9111, sections 3, 3.5 and 4.1.
-    """
-    if request["REQUEST_METHOD"] != "GET":
-        return "method"
-    if status != 200:
-        return "status"
-    directives = parse_directives(fields.get_all(headers, "Cache-Control"))
-    if "no-store" in directives or "no-store" in parse_directives(
-        [request.get("HTTP_CACHE_CONTROL", "")]
-    ):
-        return "no-store"
-    if "private" in directives:
-        return "private"
-    if fields.get(headers, "Set-Cookie") is not None:
-        return "set-cookie"
-    if _varies_by_person(headers, credential_fields):
-        return "vary"
-    if has_credentials and SHAREABLE.isdisjoint(directives):
-        return "credentials"
-    return None
-
-
-def _varies_by_person(headers: fields.Headers, credential_fields: Collection[str]) -> bool:
-    """Whether Vary has a ``*`` or names a credential field (RFC 9110, section 12.5.5)."""
-    return any(
-        name == "*" or name.lower() in credential_fields
-        for value in fields.get_all(headers, "Vary")
-        for name in fields.split_list(value)
+    """Why a response must not be stored: ``storable.refusal``, with the policy read here."""
+    return storable.refusal(
+        request,
+        status,
+        headers,
+        policy(headers, 0.0),
+        has_credentials=has_credentials,
+        credential_fields=credential_fields,
     )
 
 
-def _unquoted(text: str) -> str:
-    """An argument without its quotes (RFC 9110, section 5.6.4)."""
-    quoted = _QUOTED.fullmatch(text)
-    return _ESCAPED.sub(r"\1", quoted[1]) if quoted else text
+def _is_fresh_enough(wanted: Directives, age: float, policy: Policy) -> bool:
+    """Whether a fresh response satisfies the request's directives.
+
+    What is immutable needs no check because a browser reloads its page, which
+    is what max-age=0 says. An explicit no-cache is honoured all the same: RFC
+    8246, section 2, takes it as a sign that a check is wanted, and it is how a
+    client gets rid of what it found to be damaged.
+
+    Source: RFC 9111, sections 5.2.1.1, 5.2.1.3 and 5.2.1.4; RFC 8246, section 2.
+    """
+    if "no-cache" in wanted:
+        return False
+    if "max-age" in wanted and not policy.immutable:
+        # Just stored is not fresh enough for 0, which asks for a new answer.
+        limit = seconds(wanted, "max-age")
+        if limit == 0 or age > limit:
+            return False
+    if "min-fresh" in wanted:
+        margin = delta_seconds(wanted["min-fresh"])
+        return margin is not None and policy.lifetime - age >= margin
+    return True
 
 
-def _stricter(name: str, one: str | None, other: str | None) -> str | None:
-    """The more restrictive of two arguments of one directive."""
-    choose = max if name == "min-fresh" else min
-    return choose(one, other, key=lambda text: delta_seconds(text) or 0)
+def _wants_stale(wanted: Directives, age: float, overdue: float, policy: Policy) -> bool:
+    """Whether the request takes a stale response, and the response lets it.
+
+    A max-age beside max-stale limits the age still.
+
+    Source: RFC 9111, sections 4.2.4, 5.2.1.1 and 5.2.1.2.
+    """
+    if "max-stale" not in wanted or policy.forbids_stale:
+        return False
+    if "no-cache" in wanted or "min-fresh" in wanted:
+        return False
+    if "max-age" in wanted and age > seconds(wanted, "max-age"):
+        return False
+    limit = wanted["max-stale"]
+    if limit is None:
+        return True
+    allowed = delta_seconds(limit)
+    return allowed is not None and overdue <= allowed
 
 
-def _date(headers: fields.Headers, response_time: float) -> float:
-    """When the response was made (RFC 9110, section 6.6.1)."""
-    date = fields.parse_http_date(fields.get(headers, "Date") or "", response_time)
-    return response_time if date is None else date
+def _may_be_asked_meanwhile(wanted: Directives, overdue: float, policy: Policy) -> bool:
+    """Whether a stale response may be served while the app is asked.
+
+    Source: RFC 5861, section 3; RFC 9111, sections 4.2.4 and 5.2.1.1.
+    """
+    return (
+        not policy.forbids_stale
+        and overdue < policy.stale_while_revalidate
+        and _WANTS_FRESH.isdisjoint(wanted)
+    )
 
 
-def _seconds_after(date: float, text: str, response_time: float) -> float:
-    """How long after ``date`` an Expires lies; 0 if it is malformed or earlier."""
-    expires = fields.parse_http_date(text, response_time)
-    return 0.0 if expires is None else max(0.0, expires - date)
-
-
-def _heuristic(headers: fields.Headers, date: float, response_time: float) -> float:
-    """The lifetime of a response that does not say one (RFC 9111, section 4.2.2)."""
-    changed = fields.parse_http_date(fields.get(headers, "Last-Modified") or "", response_time)
-    if changed is None:
-        return 0.0
-    return min(max(0.0, date - changed) * HEURISTIC_PART, HEURISTIC_MAX)
+def _stale_if_error(wanted: Directives, overdue: float, policy: Policy) -> bool:
+    if policy.forbids_stale:
+        return False
+    # A fresh one that the request refused is not overdue, but needs a grace all the same.
+    overdue = max(0.0, overdue)
+    if overdue < seconds(wanted, "stale-if-error"):
+        return True
+    return overdue < policy.stale_if_error and _WANTS_FRESH.isdisjoint(wanted)

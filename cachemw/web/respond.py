@@ -3,6 +3,7 @@
 The file is handed to the server's ``wsgi.file_wrapper`` whole, so that it can
 use sendfile(2). Part of a file goes that way only on servers that were shown
 to start at the file's offset; elsewhere an iterator reads the part in blocks.
+What is in memory already goes out as it is.
 
 Imports: concurrency, web.conditional, web.fields, web.ranges.
 """
@@ -16,7 +17,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from .. import concurrency
 from . import fields
@@ -72,6 +73,46 @@ class Representation:
         )
 
 
+class Source(Protocol):
+    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory."""
+
+    @property
+    def data(self) -> bytes | None:
+        """The whole image, if it is in memory."""
+
+    def pread(self, size: int, position: int, /) -> bytes:
+        """Give up to ``size`` bytes from ``position``."""
+
+    def close(self) -> None:
+        """Let go of it; a second close does nothing."""
+
+
+class OpenFile(io.FileIO):
+    """A file of its own, as a source."""
+
+    data = None
+
+    def pread(self, size: int, position: int, /) -> bytes:
+        """Give up to ``size`` bytes from ``position``."""
+        return os.pread(self.fileno(), size, position)
+
+
+class Whole:
+    """A response body that is in memory. Closing it closes the source."""
+
+    __slots__ = ("_data", "close")
+
+    def __init__(self, data: bytes, close: Callable[[], None]) -> None:
+        self._data = data
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self._data,))
+
+    def __len__(self) -> int:
+        return 1
+
+
 class Segments:
     """A response body made of parts of a file, and bytes between them.
 
@@ -79,7 +120,7 @@ class Segments:
     closes the file; a second close does nothing.
     """
 
-    def __init__(self, source: io.RawIOBase, segments: Iterable[bytes | tuple[int, int]]) -> None:
+    def __init__(self, source: Source, segments: Iterable[bytes | tuple[int, int]]) -> None:
         self._source = source
         self._segments = iter(segments)
         self._position = self._stop = 0
@@ -94,7 +135,7 @@ class Segments:
                 return segment
             self._position, self._stop = segment
         wanted = min(BLOCK, self._stop - self._position)
-        block = concurrency.run_blocking(os.pread, self._source.fileno(), wanted, self._position)
+        block = concurrency.run_blocking(self._source.pread, wanted, self._position)
         if not block:
             # Raising lets the server cut the connection; ending would look complete.
             raise OSError(f"file ends at byte {self._position}, before byte {self._stop}")
@@ -108,7 +149,7 @@ class Segments:
 def respond(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    source: io.RawIOBase,
+    source: Source,
     *,
     size: int,
     headers: Sequence[tuple[str, str]],
@@ -125,7 +166,7 @@ def respond(
 def serve(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    source: io.RawIOBase,
+    source: Source,
     selected: Representation,
     extra: Sequence[tuple[str, str]] = (),
 ) -> Iterable[bytes]:
@@ -155,7 +196,7 @@ def serve(
 def _serve_whole(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    source: io.RawIOBase,
+    source: Source,
     selected: Representation,
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
@@ -164,6 +205,8 @@ def _serve_whole(
     if not size or environ["REQUEST_METHOD"] == "HEAD":
         _close(source)
         return []
+    if source.data is not None:
+        return Whole(source.data, source.close)
     wrapper = _file_wrapper(environ)
     if wrapper is not None:
         return wrapper(source, BLOCK)
@@ -173,7 +216,7 @@ def _serve_whole(
 def _serve_range(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    source: io.RawIOBase,
+    source: Source,
     selected: Representation,
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
@@ -198,7 +241,11 @@ def _serve_range(
     kept.append(("Content-Range", content_range(start, stop, selected.size)))
     start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
     wrapper = _file_wrapper(environ)
-    if wrapper is not None and _honours_offset(environ.get("SERVER_SOFTWARE", "")):
+    if (
+        isinstance(source, io.RawIOBase)
+        and wrapper is not None
+        and _honours_offset(environ.get("SERVER_SOFTWARE", ""))
+    ):
         source.seek(start)
         return wrapper(source, BLOCK)
     return Segments(source, [(start, stop)])
@@ -206,7 +253,7 @@ def _serve_range(
 
 def _serve_multipart(
     start_response: Callable[..., Any],
-    source: io.RawIOBase,
+    source: Source,
     slices: list[tuple[int, int]],
     kept: list[tuple[str, str]],
     size: int,
@@ -224,9 +271,9 @@ def _serve_multipart(
     return Segments(source, [*segments, layout.tail])
 
 
-def _close(source: io.RawIOBase) -> None:
+def _close(source: Source) -> None:
     """Close a file, which takes long where it was deleted meanwhile and is large."""
-    if concurrency.offloads():
+    if source.data is None and concurrency.offloads():
         concurrency.run_blocking(source.close)
     else:
         source.close()

@@ -3,9 +3,9 @@
 In the ``any`` preset the id is the target URI, so nothing outside it can
 change the bytes that are stored under it. A route with an ``image_id`` group
 names the image itself; a query string, which the route does not see, is then
-part of the id.
+part of the id, unless the preset knows that it changes nothing.
 
-Imports: names.
+Imports: names, web.fields, web.invalidation.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from ..names import MAX_ID_LENGTH
+from . import fields, invalidation
 
 #: What a path segment may hold without quoting (RFC 3986, section 3.3), and the slash.
 _PATH_SAFE = "/!$&'()*+,;=:@-._~"
@@ -28,10 +29,19 @@ class Routes:
 
     :param patterns: regular expressions that must match the whole PATH_INFO;
         none: every path.
+    :param resources: such expressions for paths that name an image and do not fetch it.
+    :param query_in_id: whether a query string belongs to the id that a route gives.
     """
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        resources: Sequence[str] = (),
+        query_in_id: bool = True,
+    ) -> None:
         self._patterns = [re.compile(pattern) for pattern in patterns]
+        self._resources = [re.compile(pattern) for pattern in resources]
+        self._query_in_id = query_in_id
 
     def image_id(self, environ: Mapping[str, Any]) -> str | None:
         """Give the id of the image that a request is about.
@@ -41,15 +51,28 @@ class Routes:
         if not self._patterns:
             image_id = target_uri(environ)
         else:
-            found = self._match(environ)
+            found = self._match(environ, self._patterns)
             if not found:
                 return None
             image_id = found
         return image_id if len(image_id) <= MAX_ID_LENGTH else None
 
-    def _match(self, environ: Mapping[str, Any]) -> str | None:
+    def changed_ids(self, environ: Mapping[str, Any], headers: fields.Headers) -> list[str]:
+        """Give the ids of the images that a successful unsafe request may have changed.
+
+        :param headers: of the answer.
+
+        Source: RFC 9111, section 4.4.
+        """
+        ids = [self.image_id(environ) or self._match(environ, self._resources)]
+        target = target_uri(environ)
+        for uri in invalidation.invalidated(target, headers):
+            ids.append(self.image_id(_environ_of(uri, environ)))
+        return [image_id for image_id in dict.fromkeys(ids) if image_id]
+
+    def _match(self, environ: Mapping[str, Any], patterns: Sequence[re.Pattern[str]]) -> str | None:
         path = environ.get("PATH_INFO", "")
-        for pattern in self._patterns:
+        for pattern in patterns:
             match = pattern.fullmatch(path)
             if match is None:
                 continue
@@ -58,7 +81,7 @@ class Routes:
             image_id = match["image_id"]
             if not image_id:
                 return None
-            query = environ.get("QUERY_STRING")
+            query = environ.get("QUERY_STRING") if self._query_in_id else ""
             text = image_id.encode("latin-1").decode("utf-8", "surrogateescape")
             return f"{text}?{query}" if query else text
         return None
@@ -90,3 +113,20 @@ def quoted_path(environ: Mapping[str, Any]) -> str:
         if raw_path.isascii() and unquote(raw_path, "latin-1") == path:
             return str(raw_path)
     return quote(path, safe=_PATH_SAFE, encoding="latin-1")
+
+
+def _environ_of(uri: str, environ: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the part of an environ that says which URI is asked for, on the same server."""
+    parts = urlsplit(uri)
+    script = environ.get("SCRIPT_NAME", "")
+    path = unquote(parts.path, "latin-1")
+    if not path.startswith(f"{script}/"):
+        script = ""
+    return {
+        "wsgi.url_scheme": parts.scheme,
+        "HTTP_HOST": parts.netloc,
+        "SCRIPT_NAME": script,
+        "PATH_INFO": path.removeprefix(script),
+        "QUERY_STRING": parts.query,
+        "RAW_URI": parts.path,
+    }

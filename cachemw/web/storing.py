@@ -2,18 +2,19 @@
 
 Pure: functions over the request's environ and the answer's fields.
 
-Imports: drivers.base, web.fields, web.freshness.
+Imports: drivers.base, web.fields, web.freshness, web.policy, web.storable, web.vary.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..drivers.base import Record
-from . import fields, freshness
+from . import fields, freshness, storable, vary
+from .policy import policy
 
 #: Request fields that say who is asking, as environ keys.
 CREDENTIALS = (
@@ -26,14 +27,32 @@ CREDENTIALS = (
     "REMOTE_USER",
 )
 
+#: Request fields that many apps and servers take for a part of the target URI. An answer
+#: to a request with one is kept for requests with the same one, as if Vary named it, so
+#: that nobody can put their own version under everyone's URI.
+UNKEYED = (
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-host",
+)
+
+#: Request fields that make apps answer for another method or path.
+_OVERRIDES = frozenset(
+    {
+        "HTTP_X_HTTP_METHOD",
+        "HTTP_X_HTTP_METHOD_OVERRIDE",
+        "HTTP_X_METHOD_OVERRIDE",
+        "HTTP_X_ORIGINAL_URL",
+        "HTTP_X_REWRITE_URL",
+    }
+)
+
 #: Fields of an answer that are true of one message, not of the image.
 _NOT_KEPT = frozenset({"content-length", "age", "cache-status"})
-
-
-def environ_key(field: str) -> str:
-    """Give the environ key of a request field (PEP 3333)."""
-    key = field.upper().replace("-", "_")
-    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
 def content_length(headers: fields.Headers) -> int | None:
@@ -64,44 +83,82 @@ def is_image(headers: fields.Headers, patterns: Collection[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
 
 
-def refusal(
-    environ: Mapping[str, Any],
-    status: int,
-    headers: fields.Headers,
-    *,
-    content_types: Collection[str],
-    credential_keys: Sequence[str],
-    immutable: bool,
-    now: float,
-) -> str | None:
-    """Why an answer to a GET is not stored.
+def bypass(environ: Mapping[str, Any]) -> str | None:
+    """Why a request has nothing to do with what is stored, whatever its target.
 
-    :param credential_keys: environ keys that count as credentials.
-    :param immutable: an id never changes its bytes, so age does not matter.
-    :return: a word for the detail of Cache-Status; ``None``: store it.
+    A field that names another method or path would have the app answer something
+    else than what the request line asks for; so would a body.
+
+    :return: a word for the detail of Cache-Status.
     """
-    if "HTTP_RANGE" in environ:
-        return "range"
-    reason = freshness.refuses_storage(
-        environ,
-        status,
-        headers,
-        any(environ.get(key) for key in credential_keys),
-        {key.removeprefix("HTTP_").replace("_", "-").lower() for key in credential_keys},
-    )
-    if reason is not None:
-        return reason
-    if not is_image(headers, content_types):
-        return "content-type"
-    try:
-        content_length(headers)
-    except ValueError:
-        return "content-length"
-    if not immutable and freshness.lifetime(headers, now) <= freshness.initial_age(
-        headers, now, now
-    ):
-        return "not-fresh"
+    if not _OVERRIDES.isdisjoint(environ):
+        return "override"
+    if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        return "body"
     return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator's settings say about storing.
+
+    :param content_types: media types that count as images, as shell patterns.
+    :param credential_keys: environ keys that count as credentials.
+    :param authorized: whether somebody is asked at each hit who may have the copy.
+    :param unconditional: whether an answer is worth storing whatever its freshness.
+    """
+
+    content_types: tuple[str, ...]
+    credential_keys: tuple[str, ...] = CREDENTIALS
+    authorized: bool = False
+    unconditional: bool = False
+
+    def refusal(
+        self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
+    ) -> str | None:
+        """Why an answer is not stored.
+
+        :return: a word for the detail of Cache-Status; ``None``: store it.
+        """
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return "head"
+        if "HTTP_RANGE" in environ:
+            return "range"
+        stated = policy(headers, now)
+        reason = storable.refusal(
+            environ,
+            status,
+            headers,
+            stated,
+            has_credentials=any(environ.get(key) for key in self.credential_keys),
+            credential_fields=self._credential_fields,
+            authorized=self.authorized,
+        )
+        if reason is not None:
+            return reason
+        if not is_image(headers, self.content_types):
+            return "content-type"
+        try:
+            content_length(headers)
+        except ValueError:
+            return "content-length"
+        age = freshness.initial_age(headers, now, now)
+        return None if self.unconditional or storable.is_useful(stated, age) else "not-fresh"
+
+    @property
+    def _credential_fields(self) -> frozenset[str]:
+        return frozenset(
+            key.removeprefix("HTTP_").replace("_", "-").lower() for key in self.credential_keys
+        )
+
+
+def selecting(environ: Mapping[str, Any], headers: fields.Headers) -> vary.Selecting:
+    """Give the fields of a request that chose its answer, whether the answer says so or not.
+
+    Source: RFC 9111, section 4.1.
+    """
+    unkeyed = {name for name in UNKEYED if fields.environ_key(name) in environ}
+    return vary.selecting(environ, sorted(unkeyed.union(vary.nominated(headers) or ())))
 
 
 def new_record(
@@ -120,27 +177,12 @@ def new_record(
     if fields.get(kept, "date") is None:
         # RFC 9110, section 6.6.1: whoever receives it without one records the time.
         kept.append(("Date", fields.format_http_date(response_time)))
-    names = {
-        name.lower()
-        for value in fields.get_all(headers, "vary")
-        for name in fields.split_list(value)
-    }
     return Record(
         image_id=image_id,
         size=0,
         checksum="",
         headers=tuple(kept),
-        vary=tuple((name, environ.get(environ_key(name))) for name in sorted(names)),
+        vary=selecting(environ, headers),
         stored=response_time,
         age=freshness.initial_age(headers, request_time, response_time),
     )
-
-
-def is_selected(record: Record, environ: Mapping[str, Any]) -> bool:
-    """Say whether a request selects the stored variant (RFC 9111, section 4.1)."""
-    return all(environ.get(environ_key(name)) == value for name, value in record.vary)
-
-
-def lifetime(record: Record, immutable: bool) -> float:
-    """Give the seconds for which a stored answer is fresh."""
-    return math.inf if immutable else freshness.lifetime(record.headers, record.stored)

@@ -74,11 +74,11 @@ def words_of_cache_status():
     for path in web.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         found.update(re.findall(r"detail=([a-z-]+)", text))
-        found.update(re.findall(r'_decline\([^()]*"([a-z-]+)"\)', text))
+        found.update(re.findall(r'(?:_decline|pass_on)\([^()]*"([a-z-]+)"\)', text))
         for function in re.findall(
-            r"def \w*refus\w*\(.*?(?=\n(?:    )?(?:def|class|@)|\Z)", text, re.S
+            r"def (?:\w*refus\w*|bypass)\(.*?(?=\n(?:    )?(?:def|class|@)|\Z)", text, re.S
         ):
-            found.update(re.findall(r'return "([a-z-]+)"', function))
+            found.update(re.findall(r'return .*"([a-z-]+)"', function))
     return found
 
 
@@ -87,5 +87,5 @@ def test_every_detail_of_cache_status_is_documented():
     words = words_of_cache_status()
 
     assert {"no-store", "full", "adopted", "head", "method", "not-fresh"} <= words
-    described = set(re.findall(r"``(?:cachemw; hit; detail=)?([a-z-]+)``", page))
+    described = set(re.findall(r"``(?:cachemw; (?:hit; )?detail=)?([a-z-]+)``", page))
     assert words - described == set()

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import errno
 import html
-import io
 import mimetypes
 import os
 import re
@@ -42,7 +41,7 @@ from webob import Request, Response
 from ...core.config import parse_bool, parse_duration, parse_path, parse_size
 from ...errors import ConfigError
 from .. import fields
-from ..respond import respond
+from ..respond import OpenFile, respond
 from ._options import read_options
 from ._pacing import PacedBody
 from ._samples import add_samples
@@ -149,7 +148,7 @@ class ImagesApp:
         try:
             status = os.fstat(descriptor)
             if stat.S_ISREG(status.st_mode) and not path.endswith("/"):
-                source, descriptor = io.FileIO(descriptor), None
+                source, descriptor = OpenFile(descriptor), None
                 return self._file(environ, start_response, source, status, real)
             if not stat.S_ISDIR(status.st_mode):
                 return _missing(environ, start_response)
@@ -165,7 +164,7 @@ class ImagesApp:
         self,
         environ: Environ,
         start_response: StartResponse,
-        source: io.FileIO,
+        source: OpenFile,
         status: os.stat_result,
         real: Sequence[str],
     ) -> Iterable[bytes]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cachemw.core import config
+from cachemw.core import presets
 from cachemw.core.config import PREFIX, Settings, parse_bool, parse_duration, parse_size
 from cachemw.errors import ConfigError
 
@@ -39,6 +39,15 @@ BAD = {
     "name": ["", "two words", "a/b", "sqlite,xattr", 5, []],
     "regular expressions, one a line": ["(", "/images/\n[", "(?P<1>x)", "*"],
     "list of words": [["image/png", 5]],
+    "off, app or python:MODULE:FUNCTION": [
+        "",
+        "on",
+        "python:",
+        "python:a",
+        "a:b",
+        "python:a:b:c",
+        5,
+    ],
 }
 
 GOOD = {
@@ -48,6 +57,11 @@ GOOD = {
     "directory": [("/a/../b", "/b"), (Path("/c"), "/c")],
     "name": [(" xattr ", "xattr"), ("their.driver-2", "their.driver-2")],
     "regular expressions, one a line": [("/a\n\n  /b ", ("/a", "/b")), (["/a"], ("/a",))],
+    "off, app or python:MODULE:FUNCTION": [
+        (" App", "app"),
+        ("OFF", "off"),
+        ("python:a.b:c", "python:a.b:c"),
+    ],
     "list of words": [("a, b\nc", ("a", "b", "c")), (["a", ""], ("a",)), ("", ())],
 }
 
@@ -315,7 +329,7 @@ def test_every_option_is_in_a_table_that_cannot_be_changed():
 
     with pytest.raises(AttributeError):
         settings.max_size = 1
-    assert settings.content_types == config.IMAGE_TYPES
+    assert settings.content_types == presets.IMAGE_TYPES
 
 
 @pytest.mark.parametrize(

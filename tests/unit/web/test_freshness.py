@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cachemw.web import freshness
 from cachemw.web.fields import format_http_date
+from cachemw.web.policy import Policy
 
 NOW = 1795176000.0
 DAY = 86400.0
@@ -393,3 +394,180 @@ def test_the_answer_to_credentials_is_stored_only_if_it_says_so():
 def test_what_says_so_is_stored_in_spite_of_credentials(value):
     """RFC 9111, section 3.5."""
     assert refuses(("Cache-Control", value), credentials=True) is None
+
+
+ANY = Policy(lifetime=60.0)
+MEANWHILE = Policy(lifetime=60.0, stale_while_revalidate=10.0)
+ON_ERROR = Policy(lifetime=60.0, stale_if_error=10.0)
+
+
+def decide(age, policy=ANY, control=None, pragma=None):
+    environ = {"HTTP_CACHE_CONTROL": control, "HTTP_PRAGMA": pragma}
+    present = {name: value for name, value in environ.items() if value is not None}
+    return freshness.decide(present, age, policy)
+
+
+def action(*arguments, **options):
+    return decide(*arguments, **options).action
+
+
+def test_what_is_fresh_is_served():
+    """RFC 9111, section 4."""
+    assert decide(59.9) == freshness.Decision("serve")
+    assert decide(1e12, Policy(lifetime=float("inf"))) == freshness.Decision("serve")
+    assert decide(60.0) == freshness.Decision("revalidate", "stale")
+
+
+def test_no_cache_in_the_response_has_the_app_asked_every_time():
+    """RFC 9111, section 5.2.2.4."""
+    policy = Policy(lifetime=60.0, no_cache=True, stale_while_revalidate=99.0, stale_if_error=99.0)
+
+    assert decide(0.0, policy) == freshness.Decision("revalidate", "stale")
+    assert decide(99.0, policy, "max-stale") == freshness.Decision("revalidate", "stale")
+
+
+@pytest.mark.parametrize(
+    "control", ["no-cache", "max-age=0", "max-age=29", "max-age=x", "min-fresh=31", "min-fresh=x"]
+)
+def test_a_request_may_refuse_what_is_fresh(control):
+    """RFC 9111, section 5.2.1."""
+    assert decide(30.0, control=control) == freshness.Decision("revalidate", "request")
+
+
+@pytest.mark.parametrize("control", ["max-age=30", "min-fresh=30", "no-store", "max-stale", "x"])
+def test_a_request_may_be_content_with_what_is_fresh(control):
+    """RFC 9111, section 5.2.1."""
+    assert decide(30.0, control=control).action == "serve"
+
+
+def test_pragma_refuses_what_is_fresh():
+    """RFC 9111, section 5.4."""
+    assert decide(30.0, pragma="no-cache").forward == "request"
+    assert action(30.0, pragma="no-cache", control="max-age=99") == "serve"
+
+
+def test_a_reload_does_not_have_the_app_asked_about_what_is_immutable():
+    """RFC 8246, section 2."""
+    policy = Policy(lifetime=60.0, immutable=True)
+
+    assert action(30.0, policy, "max-age=0") == "serve"
+    assert action(30.0, policy, "no-cache") == "revalidate"
+    assert action(30.0, policy, pragma="no-cache") == "revalidate"
+    assert action(30.0, policy, "min-fresh=31") == "revalidate"
+    assert action(60.0, policy, "max-age=0") == "revalidate"
+
+
+@pytest.mark.parametrize(
+    ("control", "served"),
+    [
+        ("max-stale", True),
+        ("max-stale=40", True),
+        ("max-stale=39", False),
+        ("max-stale=x", False),
+        ("max-stale=", False),
+        ("max-stale=-1", False),
+        ("max-stale, max-age=100", True),
+        ("max-stale, max-age=99", False),
+        ("max-stale, min-fresh=1", False),
+        ("max-stale, no-cache", False),
+        ("max-age=999", False),
+    ],
+)
+def test_a_request_may_take_what_is_stale(control, served):
+    """RFC 9111, sections 5.2.1.1 and 5.2.1.2."""
+    assert decide(100.0, control=control).action == ("serve" if served else "revalidate")
+
+
+def test_a_response_may_forbid_what_the_request_would_take():
+    """RFC 9111, section 4.2.4."""
+    policy = Policy(lifetime=60.0, must_revalidate=True)
+
+    assert decide(61.0, policy, "max-stale") == freshness.Decision("revalidate", "stale")
+
+
+def test_a_stale_response_is_served_while_the_app_is_asked():
+    """RFC 5861, section 3."""
+    assert decide(69.9, MEANWHILE) == freshness.Decision(
+        "serve-stale-and-revalidate", "stale", stale_if_error=True
+    )
+    assert decide(70.0, MEANWHILE) == freshness.Decision("revalidate", "stale")
+    assert action(59.9, MEANWHILE) == "serve"
+
+
+@pytest.mark.parametrize("control", ["no-cache", "max-age=999", "min-fresh=0"])
+def test_a_request_that_wants_something_fresh_waits_for_it(control):
+    """RFC 9111, section 5.2.1.1: without max-stale nothing stale is wanted."""
+    assert action(65.0, MEANWHILE, control) == "revalidate"
+
+
+def test_must_revalidate_comes_before_every_grace():
+    """RFC 9111, section 4.2.4."""
+    policy = Policy(
+        lifetime=60.0, must_revalidate=True, stale_while_revalidate=9.0, stale_if_error=9.0
+    )
+
+    assert decide(61.0, policy) == freshness.Decision("revalidate", "stale")
+    assert not freshness.may_serve_stale({}, 1.0, policy)
+    assert not freshness.may_serve_stale(
+        {"HTTP_CACHE_CONTROL": "stale-if-error=99"}, 1.0, Policy(no_cache=True)
+    )
+
+
+def on_error(overdue, policy=ON_ERROR, control=""):
+    return freshness.may_serve_stale({"HTTP_CACHE_CONTROL": control}, overdue, policy)
+
+
+def test_either_side_may_take_something_stale_for_a_failure():
+    """RFC 5861, section 4."""
+    assert on_error(9.9)
+    assert not on_error(10.0)
+    assert not on_error(0.0, ANY)
+    assert on_error(9.9, ANY, "stale-if-error=10")
+    assert not on_error(10.0, ANY, "stale-if-error=10")
+    assert on_error(50.0, ON_ERROR, "stale-if-error=99")
+    assert not on_error(0.0, ANY, "stale-if-error=x")
+
+
+@pytest.mark.parametrize("control", ["no-cache", "max-age=0", "min-fresh=1"])
+def test_a_request_that_wants_something_fresh_gets_the_failure(control):
+    """RFC 9111, section 5.2.1: unless it says itself what it takes then."""
+    assert not on_error(5.0, ON_ERROR, control)
+    assert on_error(5.0, ON_ERROR, f"{control}, stale-if-error=6")
+
+
+def test_a_decision_says_what_a_failure_leads_to():
+    """RFC 5861, section 4."""
+    assert decide(65.0, ON_ERROR).stale_if_error
+    assert not decide(70.0, ON_ERROR).stale_if_error
+    assert decide(30.0, ON_ERROR, "no-cache").stale_if_error is False
+    assert decide(30.0, ANY, "no-cache, stale-if-error=1").stale_if_error
+
+
+def test_a_request_may_want_nothing_but_what_is_stored():
+    """RFC 9111, section 5.2.1.7."""
+    assert freshness.only_if_cached({"HTTP_CACHE_CONTROL": "Only-If-Cached"})
+    assert not freshness.only_if_cached({"HTTP_CACHE_CONTROL": "max-age=1"})
+    assert not freshness.only_if_cached({})
+
+
+@given(
+    st.text(st.characters(max_codepoint=255), max_size=60),
+    st.floats(0, 200),
+    st.builds(
+        Policy,
+        lifetime=st.floats(0, 100),
+        no_cache=st.booleans(),
+        must_revalidate=st.booleans(),
+        stale_while_revalidate=st.floats(0, 100),
+        stale_if_error=st.floats(0, 100),
+        immutable=st.booleans(),
+    ),
+)
+def test_what_may_not_be_stale_never_is(control, age, policy):
+    """RFC 9111, section 4.2.4."""
+    decision = decide(age, policy, control)
+
+    assert (decision.forward is None) == (decision.action == "serve")
+    if policy.no_cache or (policy.must_revalidate and age >= policy.lifetime):
+        assert decision.action == "revalidate"
+        assert not decision.stale_if_error

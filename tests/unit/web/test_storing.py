@@ -2,8 +2,8 @@
 
 import pytest
 
-from cachemw.core.config import IMAGE_TYPES
-from cachemw.web import storing
+from cachemw.core.presets import IMAGE_TYPES
+from cachemw.web import storing, vary
 
 NOW = 1_800_000_000.0
 
@@ -90,6 +90,6 @@ def test_record_keeps_what_selected_the_variant():
     record = storing.new_record("cat", request, headers, NOW, NOW)
 
     assert record.vary == (("accept", "image/png"), ("accept-language", None))
-    assert storing.is_selected(record, request)
-    assert not storing.is_selected(record, {"HTTP_ACCEPT": "image/webp"})
-    assert not storing.is_selected(record, {**request, "HTTP_ACCEPT_LANGUAGE": "de"})
+    assert vary.selected(record.vary, request)
+    assert not vary.selected(record.vary, {"HTTP_ACCEPT": "image/webp"})
+    assert not vary.selected(record.vary, {**request, "HTTP_ACCEPT_LANGUAGE": "de"})

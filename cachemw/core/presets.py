@@ -1,0 +1,104 @@
+"""Presets: what is known of each kind of service that the filter stands in front of.
+
+The first four values are the defaults of the options of those names; the
+rest is no option, since nothing but the service decides it.
+
+Imports: nothing of ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+#: Media types that count as images where the service has other things too.
+IMAGE_TYPES = (
+    "image/*",
+    "video/*",
+    "application/octet-stream",
+    # disk images
+    "application/x-qemu-disk",
+    "application/x-raw-disk-image",
+    "application/x-iso9660-image",
+    "application/x-cd-image",
+    "application/x-apple-diskimage",
+    "application/x-virtualbox-*",
+    "application/x-vmdk",
+    "application/x-vhd*",
+    "application/vnd.efi.img",
+    "application/vnd.efi.iso",
+    # archives and installers
+    "application/gzip",
+    "application/x-gzip",
+    "application/x-bzip*",
+    "application/x-xz",
+    "application/x-lzma",
+    "application/x-lzip",
+    "application/zstd",
+    "application/zip",
+    "application/x-tar",
+    "application/x-gtar",
+    "application/x-compressed-tar",
+    "application/x-7z-compressed",
+    "application/x-rpm",
+    "application/x-debian-package",
+    "application/vnd.debian.binary-package",
+    "application/x-msdownload",
+    "application/x-msi",
+    # container layers
+    "application/vnd.oci.image.layer.*",
+    "application/vnd.docker.image.rootfs.*",
+)
+
+_DIGEST = r"(?P<image_id>sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One kind of service.
+
+    :param routes: default of the option ``routes``: one regular expression a line.
+    :param content_types: default of the option ``content_types``.
+    :param freshness: default of the option ``freshness``.
+    :param authorize: default of the option ``authorize``.
+    :param resources: regular expressions over the paths whose change changes the image too.
+    :param query_in_id: whether the query string tells one image from another.
+    :param etag_is_md5: whether a strong entity tag is the MD5 of the bytes.
+    :param id_is_checksum: whether the id is a checksum of the bytes, so that they cannot change.
+    """
+
+    routes: str = ""
+    content_types: str = "*"
+    freshness: str
+    authorize: str = "off"
+    resources: tuple[str, ...] = ()
+    query_in_id: bool = True
+    etag_is_md5: bool = False
+    id_is_checksum: bool = False
+
+
+PRESETS = {
+    "any": Preset(content_types=", ".join(IMAGE_TYPES), freshness="http"),
+    "glance": Preset(
+        routes="/v2/images/(?P<image_id>[^/]+)/file\n/v1/images/(?P<image_id>[^/]+)",
+        freshness="immutable",
+        authorize="python:cachemw.web.hooks.glance:authorize",
+        resources=(
+            "/v2/images/(?P<image_id>[^/]+)",
+            "/v2/images/(?P<image_id>[^/]+)/actions/[^/]+",
+        ),
+        query_in_id=False,
+    ),
+    "swift": Preset(
+        routes="/v1/(?P<image_id>[^/]+/[^/]+/.+)",
+        freshness="revalidate",
+        authorize="app",
+        etag_is_md5=True,
+    ),
+    "registry": Preset(
+        routes=f"/v2/.+/blobs/{_DIGEST}\n/v2/.+/manifests/{_DIGEST}",
+        freshness="immutable",
+        authorize="app",
+        query_in_id=False,
+        id_is_checksum=True,
+    ),
+}

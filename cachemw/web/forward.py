@@ -1,0 +1,516 @@
+"""Put a request to the app, and keep what it answers.
+
+Three ways lead here: nothing is stored (:meth:`Forwarder.miss`), what is
+stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
+served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
+
+Imports: errors, core.cache, core.checksum, core.fill, drivers.base,
+web.authorize, web.conditional, web.exchange, web.fields, web.freshness,
+web.hits, web.respond, web.storing, web.validation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..core import checksum
+from ..core.cache import ImageCache
+from ..core.config import Settings
+from ..core.fill import Fill
+from ..drivers.base import Entry, MemoryEntry, Record
+from ..errors import CacheFull, DriverError
+from . import conditional, fields, freshness, hits, storing, validation
+from .authorize import Hook
+from .exchange import Answer
+
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+App = Callable[..., Iterable[bytes]]
+StartResponse = Callable[..., Any]
+
+#: The app cannot answer now (RFC 5861, section 4).
+_FAILURES = frozenset({500, 502, 503, 504})
+
+#: The image is no more.
+_GONE = frozenset({404, 410})
+
+#: Images that one process asks about in the background at a time.
+_MOST_REFRESHES = 4
+
+
+class Forwarder:
+    """Asks the app. Safe for threads.
+
+    :param rules: what may be stored.
+    :param hook: who may have a copy, if a function says so.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        cache: ImageCache,
+        settings: Settings,
+        rules: storing.Rules,
+        hook: Hook | None,
+    ) -> None:
+        self._app = app
+        self._cache = cache
+        self._settings = settings
+        self._service = settings.service
+        self._rules = rules
+        self._hook = hook
+        self._refreshing: set[str] = set()
+        self._lock = threading.Lock()
+
+    # Nothing stored
+
+    def miss(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        image_id: str,
+        forward: str,
+        *,
+        replaces: Record | None = None,
+        adopted: Entry | None = None,
+    ) -> Iterable[bytes]:
+        """Ask the app, and store its answer if it may be.
+
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :param replaces: what is stored for this request already.
+        :param adopted: another program's copy, used if the app's checksum says so; closed here.
+        """
+        with contextlib.ExitStack() as stack:
+            if adopted is not None:
+                stack.callback(adopted.close)
+            asked = time.time()
+            answer = self._ask(environ, start_response, forward)
+            if answer.written:
+                return answer.server_body()
+            stack.callback(answer.close)
+            now = time.time()
+            reason = self._rules.refusal(environ, answer.code, answer.headers, now)
+            if reason is None:
+                record = self._record(environ, answer, image_id, (asked, now), replaces)
+                expected = self._expected(environ, answer, record)
+                if adopted is not None and self._adopt(adopted, record, expected):
+                    stack.pop_all()
+                    return self._serve_adopted(environ, start_response, adopted, answer)
+                body = self._fill(answer, record, expected, forward)
+            else:
+                body = self._decline(answer, forward, reason)
+                if replaces is not None:
+                    self._forget_if_gone(answer.code, image_id)
+            stack.pop_all()
+            if adopted is not None:
+                adopted.close()
+            return body
+
+    def pass_on(
+        self, environ: Environ, start_response: StartResponse, reason: str
+    ) -> Iterable[bytes]:
+        """Let the app answer, and look at nothing.
+
+        :param reason: the ``detail`` parameter of Cache-Status.
+        """
+        answer = self._ask(environ, start_response, "bypass")
+        return answer.server_body() if answer.written else self._decline(answer, "bypass", reason)
+
+    # Something stored
+
+    def revalidate(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        entry: Entry | MemoryEntry,
+        stored: hits.Stored,
+        decision: freshness.Decision,
+    ) -> Iterable[bytes]:
+        """Ask the app whether a stored answer still holds; closes the entry.
+
+        The app gets the client's own request but for its conditions and its range. Only a 304
+        that is about what is stored, or a 200 that brings the same, lets the stored bytes out.
+
+        :param decision: why it is asked, and whether stale is better than an error.
+
+        Source: RFC 9111, sections 4.3.1 to 4.3.4; RFC 5861, section 4.
+        """
+        record = entry.record
+        assert record is not None
+        forward = decision.forward or "stale"
+        asked = validation.conditions(record.headers)
+        if not asked and not self._service.id_is_checksum:
+            entry.close()
+            return self.miss(environ, start_response, entry.image_id, forward, replaces=record)
+        with contextlib.ExitStack() as stack:
+            stack.callback(entry.close)
+            try:
+                answer, times = self._ask_about(environ, start_response, asked, forward)
+            except Exception as exc:
+                if not self._may_be_stale(decision):
+                    raise
+                log.warning("%s: the app failed (%s); a stale copy is served", record.image_id, exc)
+                stack.pop_all()
+                return self._serve_stale(environ, start_response, entry, stored, forward)
+            if answer.written:
+                return answer.server_body()
+            stack.callback(answer.close)
+            status = f"{forward}; fwd-status={answer.code}"
+            if self._holds(record, answer):
+                answer.close()
+                stack.pop_all()
+                fresh = self._validated(environ, entry, record, answer, times)
+                return self._serve_validated(environ, start_response, entry, fresh, f"fwd={status}")
+            if answer.code in _FAILURES and self._may_be_stale(decision):
+                answer.close()
+                stack.pop_all()
+                return self._serve_stale(environ, start_response, entry, stored, status)
+            if answer.code == 304:
+                # About something that is not what we have: ask again, for all of it.
+                answer.close()
+                return self.miss(environ, start_response, record.image_id, forward, replaces=record)
+            body = self._replace(environ, answer, record, forward, times)
+            stack.pop_all()
+            entry.close()
+            return body
+
+    def refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+        """Ask the app about a stored answer in the background, once at a time.
+
+        Source: RFC 5861, section 3.
+        """
+        with self._lock:
+            if image_id in self._refreshing or len(self._refreshing) >= _MOST_REFRESHES:
+                return
+            self._refreshing.add(image_id)
+        try:
+            threading.Thread(
+                target=self._refresh,
+                args=(_detached(environ), image_id, record),
+                name="cachemw-refresh",
+                daemon=True,
+            ).start()
+        except RuntimeError as exc:  # no more threads
+            log.warning("%s is not asked about: %s", image_id, exc)
+            self._refreshed(image_id)
+
+    def _refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+        try:
+            entry = self._cache.lookup(image_id, lambda other: other.vary == record.vary)
+            if entry is None or entry.record is None:
+                return
+            with contextlib.closing(entry):
+                self._renew(environ, entry, entry.record)
+        except Exception as exc:
+            log.warning("%s: asking the app in the background failed: %s", image_id, exc)
+        finally:
+            self._refreshed(image_id)
+
+    def _renew(self, environ: Environ, entry: Entry | MemoryEntry, record: Record) -> None:
+        """Ask the app about an entry; read what it has in its place to the end."""
+        asked = validation.conditions(record.headers)
+        answer, times = self._ask_about(environ, _nobody, asked, "stale")
+        if self._holds(record, answer):
+            answer.close()
+            self._validated(environ, entry, record, answer, times)
+            return
+        if answer.code != 200:
+            answer.close()
+            return
+        body = self._replace(environ, answer, record, "stale", times)
+        try:
+            if isinstance(body, Fill):
+                for _ in body:
+                    pass
+        finally:
+            _close(body)
+
+    def _refreshed(self, image_id: str) -> None:
+        with self._lock:
+            self._refreshing.discard(image_id)
+
+    # What the app answered
+
+    def _ask(self, environ: Environ, start_response: StartResponse, forward: str) -> Answer:
+        field = hits.cache_status(f"fwd={forward}; detail=write")
+        answer = Answer(environ, start_response, field)
+        answer.fetch(self._app)
+        return answer
+
+    def _ask_about(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        asked: Mapping[str, str],
+        forward: str,
+    ) -> tuple[Answer, tuple[float, float]]:
+        """Ask the app under conditions of ours. :return: the answer, and when it was asked and
+        when it answered."""
+        began = time.time()
+        with _conditions(environ, asked):
+            answer = self._ask(environ, start_response, forward)
+        return answer, (began, time.time())
+
+    def _holds(self, record: Record, answer: Answer) -> bool:
+        """Whether the app says that what is stored is what it has."""
+        if answer.code == 304:
+            return validation.freshens(record.headers, answer.headers)
+        if answer.code != 200:
+            return False
+        if self._service.id_is_checksum:
+            return True  # other bytes cannot have that name
+        return validation.same_representation(
+            record.headers,
+            record.size,
+            record.checksum,
+            answer.headers,
+            self._promised(answer),
+        )
+
+    def _validated(
+        self,
+        environ: Environ,
+        entry: Entry | MemoryEntry,
+        record: Record,
+        answer: Answer,
+        times: tuple[float, float],
+    ) -> Record:
+        """Give the record as the app's answer renews it; kept where freshness depends on it.
+
+        Source: RFC 9111, sections 3.2 and 4.3.4.
+        """
+        began, now = times
+        headers = validation.updated(record.headers, answer.headers, now)
+        fresh = dataclasses.replace(
+            record,
+            headers=headers,
+            vary=storing.selecting(environ, headers),
+            stored=now,
+            age=freshness.initial_age(answer.headers, began, now),
+        )
+        if self._settings.freshness == "http":
+            whole = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
+            whole["REQUEST_METHOD"] = "GET"
+            if self._rules.refusal(whole, 200, fresh.headers, now) in ("no-store", "private"):
+                self._forget(record.image_id)
+            else:
+                self._cache.update(entry, fresh)
+        return fresh
+
+    def _replace(
+        self,
+        environ: Environ,
+        answer: Answer,
+        record: Record,
+        forward: str,
+        times: tuple[float, float],
+    ) -> Iterable[bytes]:
+        """Pass on an answer that is not what is stored; store it if it may be."""
+        code, now = answer.code, times[1]
+        with _conditions(environ, {}):
+            # The range was not asked of the app, so what came is whole.
+            reason = self._rules.refusal(environ, code, answer.headers, now)
+        if code == 200:
+            outcome = _evaluate(environ, answer.headers)
+            if outcome != 200:
+                answer.close()
+                return answer.instead(outcome, hits.cache_status(f"fwd={forward}; fwd-status=200"))
+        if reason is None:
+            fresh = self._record(environ, answer, record.image_id, times, record)
+            return self._fill(answer, fresh, self._expected(environ, answer, fresh), forward)
+        body = self._decline(answer, f"{forward}; fwd-status={code}", reason)
+        self._forget_if_gone(code, record.image_id)
+        return body
+
+    def _forget_if_gone(self, code: int, image_id: str) -> None:
+        """Drop what the app does not have any more; with ``authorize`` it may only say so
+        to this client."""
+        if not self._rules.authorized and (code == 200 or code in _GONE):
+            self._forget(image_id)
+
+    def _forget(self, image_id: str) -> None:
+        try:
+            self._cache.delete_cached_image(image_id)
+        except Exception as exc:
+            log.error("%s is out of date, but could not be removed: %s", image_id, exc)
+
+    # Storing
+
+    def _record(
+        self,
+        environ: Environ,
+        answer: Answer,
+        image_id: str,
+        times: tuple[float, float],
+        replaces: Record | None,
+    ) -> Record:
+        record = storing.new_record(image_id, environ, answer.headers, *times)
+        if self._service.id_is_checksum:
+            record = dataclasses.replace(record, vary=())  # the bytes are the same for all
+        if replaces is not None and replaces.vary in ((), record.vary):
+            variant = replaces.variant
+        else:
+            variant = self._cache.place_for(record)
+        return dataclasses.replace(record, variant=variant)
+
+    def _promised(self, answer: Answer) -> tuple[checksum.Checksum, ...]:
+        return checksum.from_headers(answer.headers, etag_is_md5=self._service.etag_is_md5)
+
+    def _expected(
+        self, environ: Environ, answer: Answer, record: Record
+    ) -> tuple[checksum.Checksum, ...]:
+        """Give every checksum that the bytes must have, the strongest known first."""
+        expected = self._promised(answer)
+        if self._hook is not None:
+            expected = (*self._hook.expected(environ, record.image_id), *expected)
+        if self._service.id_is_checksum:
+            expected = (checksum.parse_checksum(record.image_id), *expected)
+        return tuple(dict.fromkeys(expected))
+
+    def _fill(
+        self,
+        answer: Answer,
+        record: Record,
+        expected: tuple[checksum.Checksum, ...],
+        forward: str,
+    ) -> Iterable[bytes]:
+        try:
+            fill = self._cache.start_fill(
+                record.image_id,
+                answer.body,
+                record,
+                length=storing.content_length(answer.headers),
+                expected=expected,
+            )
+        except CacheFull as exc:
+            log.info("%s", exc)
+            return self._decline(answer, forward, "full")
+        except DriverError as exc:
+            log.info("%s", exc)
+            return self._decline(answer, forward, "not-writable")
+        except Exception:
+            log.exception("%s could not be cached", record.image_id)
+            return self._decline(answer, forward, "error")
+        try:
+            answer.send(hits.cache_status(f"fwd={forward}; stored"))
+        except BaseException:
+            fill.close()
+            answer.body = ()  # the fill closed it
+            raise
+        return fill
+
+    def _decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
+        answer.send(hits.cache_status(f"fwd={forward}; detail={reason}"))
+        return answer.server_body()
+
+    def _adopt(self, entry: Entry, record: Record, expected: tuple[checksum.Checksum, ...]) -> bool:
+        if not expected:
+            return False
+        known = dataclasses.replace(record, size=entry.size, checksum=str(expected[0]), variant=0)
+        return self._cache.adopt(entry, known)
+
+    # Serving what is stored
+
+    def _may_be_stale(self, decision: freshness.Decision) -> bool:
+        return decision.stale_if_error and not self._rules.authorized
+
+    def _serve_adopted(
+        self, environ: Environ, start_response: StartResponse, entry: Entry, answer: Answer
+    ) -> Iterable[bytes]:
+        answer.close()
+        assert entry.record is not None
+        return self._serve_validated(
+            environ, start_response, entry, entry.record, "hit; detail=adopted"
+        )
+
+    def _serve_validated(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        entry: Entry | MemoryEntry,
+        record: Record,
+        status: str,
+    ) -> Iterable[bytes]:
+        representation = hits.stored(record, self._settings.freshness).representation
+        return hits.answer(
+            self._cache, environ, start_response, entry, representation, record.age, status
+        )
+
+    def _serve_stale(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        entry: Entry | MemoryEntry,
+        stored: hits.Stored,
+        forward: str,
+    ) -> Iterable[bytes]:
+        record = entry.record
+        assert record is not None
+        age = freshness.current_age(record.age, record.stored, time.time())
+        return hits.answer(
+            self._cache,
+            environ,
+            start_response,
+            entry,
+            stored.representation,
+            age,
+            f"hit; fwd={forward}; detail=stale-if-error",
+        )
+
+
+@contextlib.contextmanager
+def _conditions(environ: Environ, asked: Mapping[str, str]) -> Iterator[None]:
+    """Have other conditions in a request, and no range, for as long as the block lasts.
+
+    In the environ itself, not in a copy: what is in front of the filter may look for what
+    the app leaves in it.
+    """
+    own = {key: environ.pop(key) for key in validation.CLIENT_CONDITIONS if key in environ}
+    environ.update(asked)
+    try:
+        yield
+    finally:
+        for key in validation.CLIENT_CONDITIONS:
+            environ.pop(key, None)
+        environ.update(own)
+
+
+def _evaluate(environ: Environ, headers: fields.Headers) -> int:
+    """What the client's own conditions make of a new answer: 200, 304 or 412."""
+    modified = fields.get(headers, "last-modified")
+    return conditional.evaluate(
+        environ,
+        fields.get(headers, "etag"),
+        fields.parse_http_date(modified) if modified else None,
+    )
+
+
+def _detached(environ: Environ) -> Environ:
+    """Copy a request for when the client and the server are done with theirs."""
+    kept: Environ = {key: value for key, value in environ.items() if isinstance(value, str)}
+    kept |= {key: value for key, value in environ.items() if key.startswith("wsgi.")}
+    kept.pop("wsgi.file_wrapper", None)
+    for key in validation.CLIENT_CONDITIONS:
+        kept.pop(key, None)
+    kept["REQUEST_METHOD"] = "GET"
+    kept["wsgi.input"] = io.BytesIO()
+    return kept
+
+
+def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
+    """A ``start_response`` for an answer that no client waits for."""
+    return lambda data: None
+
+
+def _close(body: Iterable[bytes]) -> None:
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()

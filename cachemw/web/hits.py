@@ -1,0 +1,73 @@
+"""Answers from an entry, and the field that says how an answer came about.
+
+Imports: core.cache, drivers.base, web.fields, web.policy, web.respond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..core.cache import ImageCache
+from ..drivers.base import Entry, MemoryEntry, Record
+from . import fields
+from .policy import Policy, policy
+from .respond import Representation, serve
+
+#: What is fresh for ever: an id that never changes its bytes.
+IMMUTABLE = Policy(lifetime=math.inf, explicit=True, immutable=True)
+
+#: What is never fresh: the app is asked every time.
+REVALIDATE = Policy(no_cache=True, validator=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """What an answer needs of a record, worked out once."""
+
+    representation: Representation
+    policy: Policy
+
+
+@functools.lru_cache(maxsize=4096)
+def stored(record: Record, freshness: str) -> Stored:
+    """Work out what an answer needs of a record.
+
+    :param freshness: as the option of that name.
+    """
+    headers = list(record.headers)
+    if fields.get(headers, "content-type") is None:
+        headers.append(("Content-Type", "application/octet-stream"))
+    if fields.get(headers, "etag") is None and fields.get(headers, "last-modified") is None:
+        headers.append(("ETag", f'"{record.checksum}"'))
+    fixed = {"immutable": IMMUTABLE, "revalidate": REVALIDATE}.get(freshness)
+    return Stored(
+        Representation.of(headers, record.size), fixed or policy(record.headers, record.stored)
+    )
+
+
+def answer(
+    cache: ImageCache,
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    entry: Entry | MemoryEntry,
+    representation: Representation,
+    age: float,
+    status: str,
+) -> Iterable[bytes]:
+    """Answer a GET or HEAD from an entry, which counts a hit when it is closed.
+
+    :param age: of the stored answer, in seconds.
+    :param status: parameters of Cache-Status.
+    """
+    cache.count_hit(entry)
+    extra = (("Age", str(int(age))), cache_status(status))
+    return serve(environ, start_response, entry, representation, extra)
+
+
+def cache_status(parameters: str) -> tuple[str, str]:
+    """Give the field that says how an answer came about (RFC 9211)."""
+    return "Cache-Status", f"cachemw; {parameters}"
