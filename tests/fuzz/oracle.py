@@ -334,6 +334,12 @@ class Exchange:
         else:
             self._judge_cached()
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the client read to the end, and nothing was cut."""
+        reads = self.step.reading in (Reading.WHOLE, Reading.LATER)
+        return reads and self._chunks is not None and self.error is None
+
     def field(self, name: str) -> str | None:
         return fields.get(self.headers, name)
 
@@ -365,7 +371,7 @@ class Exchange:
         elif isinstance(self.error, AppError):
             if self.error is not made.error:
                 raise Wrong("another answer's exception") from self.error
-        elif self._chunks is not None and self.step.reading in (Reading.WHOLE, Reading.LATER):
+        elif self._is_whole:
             if self.received != expected:
                 raise Wrong("the app's bytes, but not all")
             if made.error is not None and self.status != FAILED[0]:
@@ -398,7 +404,8 @@ class Exchange:
             expected = whole
             if tag and request.get("HTTP_IF_NONE_MATCH") == tag and tag != 'bro"ken':
                 return "the client has it"
-            if self.field("content-length") != str(len(whole)):
+            promised = self.field("content-length")
+            if promised not in (None, str(len(whole)), made.field("content-length")):
                 return "another length"
         elif code == 206:
             return self._part_mismatch(whole)
@@ -424,10 +431,7 @@ class Exchange:
             return "a body" if self.received else None
         if not expected.startswith(self.received):
             return "other bytes"
-        whole = self._chunks is not None and self.step.reading in (Reading.WHOLE, Reading.LATER)
-        if self.error is None and whole and self.received != expected:
-            return "not all bytes"
-        return None
+        return "not all bytes" if self._is_whole and self.received != expected else None
 
     def _part_mismatch(self, whole: bytes) -> str | None:
         if "HTTP_RANGE" not in self.client_environ:
@@ -459,9 +463,10 @@ class Exchange:
             return "another target"
         if made.code != 200 or request["REQUEST_METHOD"] != "GET":
             return "not a 200 to a GET"
-        if plan.kind in _BROKEN or plan.fails is not None:
+        # Who follows a fill under way learns of its end with the one who began it.
+        if self._is_whole and (plan.kind in _BROKEN or plan.fails is not None):
             return "it failed"
-        if made.lies:
+        if self._is_whole and made.lies:
             return "it lied"
         if not re.match("image/|application/octet-stream", (plan.content_type or "").lower()):
             return "not an image"
@@ -501,10 +506,12 @@ class Exchange:
             return "the client wants the app asked"
         if control is None and self.client_environ.get("HTTP_PRAGMA") == "no-cache":
             return "the client wants the app asked"
-        lifetime = _lifetime(made)
-        if lifetime is not None and _age(made, self.time) >= lifetime:
-            return "stale"
-        return None
+        news = [other for other in self.world.origin.made if _freshens(other, made)]
+        lifetimes = [_lifetime(answer) for answer in (made, *news)]
+        if None in lifetimes:
+            return None
+        least = min(_age(answer, self.time) for answer in (made, *news))
+        return "stale" if least >= max(lifetimes) else None
 
 
 def _slice(content_range: str, whole: bytes) -> bytes | None:
@@ -513,6 +520,13 @@ def _slice(content_range: str, whole: bytes) -> bytes | None:
         return None
     first, last, size = map(int, found.groups())
     return whole[first : last + 1] if first <= last < size == len(whole) else None
+
+
+def _freshens(news: Made, made: Made) -> bool:
+    """Whether an answer says that an earlier one is still right (RFC 9111, section 4.3)."""
+    says = news.code == 304 or (news.code == 200 and news.request["REQUEST_METHOD"] == "HEAD")
+    tag = made.field("etag")
+    return says and news.key == made.key and tag is not None and news.field("etag") == tag
 
 
 def _lifetime(made: Made) -> float | None:
