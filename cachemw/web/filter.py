@@ -96,6 +96,7 @@ class CacheFilter:
             ),
             authorized=settings.authorize != "off",
             unconditional=settings.freshness != "http",
+            plain_only=service.id_is_checksum,
         )
         self._forward = Forwarder(app, cache, settings, rules, self._hook)
 
