@@ -464,7 +464,7 @@ class Exchange:
         if made.code != 200 or request["REQUEST_METHOD"] != "GET":
             return "not a 200 to a GET"
         # Who follows a fill under way learns of its end with the one who began it.
-        if self._is_whole and (plan.kind in _BROKEN or plan.fails is not None):
+        if self._is_whole and (plan.kind in _BROKEN or made.error is not None):
             return "it failed"
         if self._is_whole and made.lies:
             return "it lied"
