@@ -63,7 +63,8 @@ class Preset:
     :param resources: regular expressions over the paths whose change changes the image too.
     :param query_in_id: whether the query string tells one image from another.
     :param etag_is_md5: whether a strong entity tag is the MD5 of the bytes.
-    :param id_is_checksum: whether the id is a checksum of the bytes, so that they cannot change.
+    :param id_is_checksum: whether an id that looks like a checksum is one of the bytes, so that
+        they cannot change.
     """
 
     routes: str = ""

@@ -5,6 +5,9 @@ change the bytes that are stored under it. A route with an ``image_id`` group
 names the image itself; a query string, which the route does not see, is then
 part of the id, unless the preset knows that it changes nothing.
 
+What could be read as another target is no image's, and goes to the app: a
+Host field that holds more than a host, a path with control characters.
+
 Imports: names, web.fields, web.invalidation.
 """
 
@@ -20,6 +23,15 @@ from . import fields, invalidation
 
 #: What a path segment may hold without quoting (RFC 3986, section 3.3), and the slash.
 _PATH_SAFE = "/!$&'()*+,;=:@-._~"
+
+#: A host and a port, and nothing that could pass for a part of the path (RFC 3986, section 3.2).
+_HOST = re.compile(r"(?:[a-z0-9._~!$&'()*+,;=%-]+|\[[a-z0-9._~!$&'()*+,;=:%-]+\])(?::[0-9]*)?")
+
+#: What precedes the path in an absolute-form target (RFC 9112, section 3.2.2).
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+
+#: They would break the lines of logs and listings.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -48,14 +60,14 @@ class Routes:
 
         :return: ``None`` if it is about none, or one whose id would be too long to keep.
         """
-        if not self._patterns:
-            image_id = target_uri(environ)
-        else:
-            found = self._match(environ, self._patterns)
-            if not found:
-                return None
-            image_id = found
-        return image_id if len(image_id) <= MAX_ID_LENGTH else None
+        try:
+            if self._patterns:
+                image_id = self._match(environ, self._patterns)
+            else:
+                image_id = target_uri(environ)
+        except UnicodeEncodeError:
+            return None  # not the bytes as Latin-1 that PEP 3333 wants
+        return image_id if image_id and _can_be_kept(image_id) else None
 
     def changed_ids(self, environ: Mapping[str, Any], headers: fields.Headers) -> list[str]:
         """Give the ids of the images that a successful unsafe request may have changed.
@@ -64,11 +76,17 @@ class Routes:
 
         Source: RFC 9111, section 4.4.
         """
-        ids = [self.image_id(environ) or self._match(environ, self._resources)]
+        ids = [self._named_id(environ)]
         target = target_uri(environ)
-        for uri in invalidation.invalidated(target, headers):
-            ids.append(self.image_id(_environ_of(uri, environ)))
+        if target is not None:
+            for uri in invalidation.invalidated(target, headers):
+                ids.append(self._named_id(_environ_of(uri, environ)))
         return [image_id for image_id in dict.fromkeys(ids) if image_id]
+
+    def _named_id(self, environ: Mapping[str, Any]) -> str | None:
+        """Give the id of the image that a request fetches or otherwise names."""
+        image_id = self.image_id(environ) or self._match(environ, self._resources)
+        return image_id if image_id and _can_be_kept(image_id) else None
 
     def _match(self, environ: Mapping[str, Any], patterns: Sequence[re.Pattern[str]]) -> str | None:
         path = environ.get("PATH_INFO", "")
@@ -81,20 +99,35 @@ class Routes:
             image_id = match["image_id"]
             if not image_id:
                 return None
-            query = environ.get("QUERY_STRING") if self._query_in_id else ""
             text = image_id.encode("latin-1").decode("utf-8", "surrogateescape")
+            if not self._query_in_id:
+                return text
+            # Else the path ``a%3Fb`` would be the path ``a`` with the query ``b``.
+            text = text.replace("%", "%25").replace("?", "%3F")
+            query = environ.get("QUERY_STRING")
             return f"{text}?{query}" if query else text
         return None
 
 
-def target_uri(environ: Mapping[str, Any]) -> str:
+def _can_be_kept(image_id: str) -> bool:
+    return len(image_id) <= MAX_ID_LENGTH and _CONTROL.search(image_id) is None
+
+
+def target_uri(environ: Mapping[str, Any]) -> str | None:
     """Give the target URI of a request, with the path as the client quoted it.
+
+    :return: ``None`` if Host is no host: with ``Host: a/b`` the path ``/c`` of
+        one host would pass for the path ``/b/c`` of another.
+    :raises UnicodeEncodeError: the path is not as PEP 3333 wants it.
 
     Source: RFC 9110, section 7.1; RFC 3986, section 6.2.3 (default port).
     """
     scheme = environ["wsgi.url_scheme"]
     host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-    host = host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
+    host = host.lower()
+    if _HOST.fullmatch(host) is None:
+        return None
+    host = host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
     query = environ.get("QUERY_STRING")
     path = quoted_path(environ)
     return f"{scheme}://{host}{path}?{query}" if query else f"{scheme}://{host}{path}"
@@ -110,6 +143,9 @@ def quoted_path(environ: Mapping[str, Any]) -> str:
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if raw:
         raw_path, _, _ = raw.partition("?")
+        origin = _ORIGIN.match(raw_path)
+        if origin is not None:
+            raw_path = raw_path[origin.end() :]
         if raw_path.isascii() and unquote(raw_path, "latin-1") == path:
             return str(raw_path)
     return quote(path, safe=_PATH_SAFE, encoding="latin-1")
