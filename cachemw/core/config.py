@@ -353,7 +353,7 @@ class Settings:
                 raise ConfigError(
                     f"option {name!r} belongs to the ImageCache that was given: set it there"
                 )
-        given = dict(options)
+        given = {name: value for name, value in options.items() if value is not None}
         if "preset" in given:
             # What it decides is decided anew, but for what is given beside it.
             given = {

@@ -64,7 +64,8 @@ class Preset:
         changes there are of what is said about it, and leave the bytes as they are.
     :param query_in_id: whether the query string tells one image from another.
     :param etag_is_md5: whether a strong entity tag is the MD5 of the bytes.
-    :param id_is_checksum: whether the id is a checksum of the bytes, so that they cannot change.
+    :param id_is_checksum: whether an id that looks like a checksum is one of the bytes, so that
+        they cannot change.
     """
 
     routes: str = ""

@@ -31,13 +31,21 @@ CREDENTIALS = (
 #: to a request with one is kept for requests with the same one, as if Vary named it, so
 #: that nobody can put their own version under everyone's URI.
 UNKEYED = (
+    "front-end-https",
     "x-forwarded-host",
+    "x-forwarded-path",
     "x-forwarded-port",
     "x-forwarded-prefix",
     "x-forwarded-proto",
+    "x-forwarded-protocol",
     "x-forwarded-scheme",
     "x-forwarded-server",
+    "x-forwarded-ssl",
     "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-script-name",
+    "x-url-scheme",
 )
 
 #: Request fields that make apps answer for another method or path.
@@ -50,6 +58,9 @@ _OVERRIDES = frozenset(
         "HTTP_X_REWRITE_URL",
     }
 )
+
+#: Fields of an answer that are for one person, besides those that a request says so with.
+_HANDED_OUT = frozenset({"authentication-info", "set-cookie2", "x-subject-token"})
 
 #: Fields of an answer that are true of one message, not of the image.
 _NOT_KEPT = frozenset({"content-length", "age", "cache-status"})
@@ -115,14 +126,14 @@ class Rules:
     :param credential_keys: environ keys that count as credentials.
     :param authorized: whether somebody is asked at each hit who may have the copy.
     :param unconditional: whether an answer is worth storing whatever its freshness.
-    :param plain_only: whether an answer with a content coding is not what the id stands for.
+    :param uncoded: whether only bytes without a content coding are what the id names.
     """
 
     content_types: tuple[str, ...]
     credential_keys: tuple[str, ...] = CREDENTIALS
     authorized: bool = False
     unconditional: bool = False
-    plain_only: bool = False
+    uncoded: bool = False
 
     def refusal(
         self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
@@ -147,16 +158,23 @@ class Rules:
         )
         if reason is not None:
             return reason
+        if len(self.impersonal(headers)) < len(headers):
+            return "credentials"
         if not is_image(headers, self.content_types):
             return "content-type"
+        if self.uncoded and (fields.get(headers, "content-encoding") or "identity") != "identity":
+            return "content-encoding"
         try:
             content_length(headers)
         except ValueError:
             return "content-length"
-        if self.plain_only and fields.get(headers, "content-encoding") is not None:
-            return "content-encoding"
         age = freshness.initial_age(headers, now, now)
         return None if self.unconditional or storable.is_useful(stated, age) else "not-fresh"
+
+    def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:
+        """Give the fields of an answer without those that hand out credentials."""
+        handed_out = self._credential_fields | _HANDED_OUT
+        return tuple(pair for pair in headers if pair[0].lower() not in handed_out)
 
     @property
     def _credential_fields(self) -> frozenset[str]:

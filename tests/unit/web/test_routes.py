@@ -140,7 +140,8 @@ def test_query_is_part_of_the_id_that_a_route_gives():
 def test_question_mark_in_the_path_is_not_the_querys():
     routes = Routes(["/images/(?P<image_id>.+)"])
 
-    assert routes.image_id(environ("/images/cat?w=1")) is None
+    assert routes.image_id(environ("/images/cat?w=1")) == "cat%3Fw=1"
+    assert routes.image_id(environ("/images/cat%3Fw=1")) == "cat%253Fw=1"
 
 
 def test_route_without_a_group_gives_the_target():
