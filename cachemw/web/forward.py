@@ -360,10 +360,8 @@ class Forwarder:
         record = storing.new_record(image_id, environ, answer.headers, *times)
         if self._service.id_is_checksum:
             record = dataclasses.replace(record, vary=())  # the bytes are the same for all
-        if replaces is not None and replaces.vary in ((), record.vary):
-            variant = replaces.variant
-        else:
-            variant = self._cache.place_for(record)
+        # Kept beside what it replaces, it would never be met before that.
+        variant = self._cache.place_for(record) if replaces is None else replaces.variant
         return dataclasses.replace(record, variant=variant)
 
     def _promised(self, answer: Answer) -> tuple[checksum.Checksum, ...]:
