@@ -99,38 +99,44 @@ class ImageCache:
         """
         if concurrency.offloads():
             return concurrency.run_blocking(self.lookup, image_id, selects, undo=_close)
-        for variant in range(MOST_VARIANTS):
+        entry = self._open(image_id, 0)
+        if entry is not None and (entry.record is None or selects(entry.record)):
+            return entry
+        if entry is not None:
+            entry.close()
+        for variant in self.driver.other_variants(image_id):
             entry = self._open(image_id, variant)
             if entry is None:
-                if variant == 0:
-                    return None  # the others are found again once there is a first
-            elif entry.record is None or selects(entry.record):
+                continue
+            if entry.record is not None and selects(entry.record):
                 return entry
-            else:
-                entry.close()
+            entry.close()
         return None
 
     @concurrency.offloaded
     def place_for(self, record: Record) -> int:
-        """Choose which variant an answer becomes: the one that it replaces, else the first
-        that is free, else the one that was stored longest ago.
+        """Choose which variant an answer becomes that replaces none: the one for the same
+        requests, else the first that is free, else the one that was stored longest ago.
 
         :param record: of the answer.
         """
         if not record.vary:
             return 0
-        stored: list[tuple[float, int]] = []
-        free: list[int] = []
-        for variant in range(MOST_VARIANTS):
-            entry = self._open(record.image_id, variant)
-            if entry is None:
-                free.append(variant)
+        stored: dict[int, float] = {}
+        for variant in (0, *self.driver.other_variants(record.image_id)):
+            try:
+                with self.driver.open_for_read(record.image_id, variant) as entry:
+                    other = entry.record
+            except ImageNotFound:
                 continue
-            entry.close()
-            if entry.record is None or entry.record.vary in ((), record.vary):
+            except DriverError as exc:
+                log.warning("cannot look up %s", exc)
+                continue
+            if other is None or other.vary in ((), record.vary):
                 return variant
-            stored.append((entry.record.stored, variant))
-        return free[0] if free else min(stored)[1]
+            stored[variant] = other.stored
+        free = [variant for variant in range(MOST_VARIANTS) if variant not in stored]
+        return free[0] if free else min(stored, key=stored.__getitem__)
 
     @concurrency.offloaded
     def update(self, entry: Entry | MemoryEntry, record: Record) -> bool:
@@ -330,10 +336,11 @@ class ImageCache:
         :raises ImageCorrupt: it was found damaged, and is not cached any more.
         """
         image_id = check_image_id(image_id)
-        opened = concurrency.run_blocking(self.driver.open_for_read, image_id, undo=_close)
+        opened = concurrency.run_blocking(self.driver.open_any, image_id, undo=_close)
         with opened as entry:
             yield entry
-            self.driver.record_hit(entry.image_id, time.time())
+            variant = 0 if entry.record is None else entry.record.variant
+            self.driver.record_hit(entry.image_id, time.time(), variant)
 
     @concurrency.offloaded
     def is_cached(self, image_id: str | int) -> bool:

@@ -186,6 +186,17 @@ class FileDriver(Driver):
             os.close(fd)
             raise
 
+    def other_variants(self, image_id: str) -> list[int]:
+        # Every miss asks, so without an exception for each that is not there.
+        base = self.tree.base
+        return [
+            variant
+            for variant in range(1, MOST_VARIANTS)
+            if os.access(
+                names.entry_name(image_id, variant), os.F_OK, dir_fd=base, follow_symlinks=False
+            )
+        ]
+
     def identity(self, image_id: str, variant: int = 0) -> Identity | None:
         name = names.entry_name(image_id, variant)
         try:
@@ -252,7 +263,7 @@ class FileDriver(Driver):
             if not renamed:
                 raise
             log.warning("%s: stored, to be indexed later: %s", sink.image_id, exc)
-        self._drop_queued(name)
+        self._drop_queued(names.entry_name(sink.image_id))
 
     def _finish_record(self, name: str, status: os.stat_result, aside: bool) -> None:
         if aside:
@@ -382,13 +393,11 @@ class FileDriver(Driver):
     # What is there
 
     def is_cached(self, image_id: str) -> bool:
-        for variant in range(MOST_VARIANTS):
-            try:
-                self.open_for_read(image_id, variant).close()
-                return True
-            except DriverError:
-                continue
-        return False
+        try:
+            self.open_any(image_id).close()
+        except DriverError:
+            return False
+        return True
 
     def is_being_cached(self, image_id: str) -> bool:
         return any(_claims.is_claimed(name, self.tree.incomplete) for name in names_of(image_id))
@@ -404,7 +413,7 @@ class FileDriver(Driver):
         return os.path.join(self.directory, cache_status, name)
 
     def get_image_size(self, image_id: str) -> int:
-        with self.open_for_read(image_id) as entry:
+        with self.open_any(image_id) as entry:
             return entry.size
 
     def get_invalid_images(self) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 Pure: functions over the request's environ and the answer's fields.
 
-Imports: drivers.base, web.fields, web.freshness, web.policy, web.storable, web.vary.
+Imports: drivers.base, web.directives, web.fields, web.freshness, web.policy, web.storable,
+web.vary.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from ..drivers.base import Record
 from . import fields, freshness, storable, vary
+from .directives import request_directives
 from .policy import policy
 
 #: Request fields that say who is asking, as environ keys.
@@ -64,6 +66,11 @@ _HANDED_OUT = frozenset({"authentication-info", "set-cookie2", "x-subject-token"
 
 #: Fields of an answer that are true of one message, not of the image.
 _NOT_KEPT = frozenset({"content-length", "age", "cache-status"})
+
+
+#: Why an answer that renews what is stored has it dropped: it says itself that such an
+#: answer is not for a shared cache.
+TAKEN_BACK = frozenset({"no-store", "private", "vary"})
 
 
 def content_length(headers: fields.Headers) -> int | None:
@@ -175,6 +182,25 @@ class Rules:
         """Give the fields of an answer without those that hand out credentials."""
         handed_out = self._credential_fields | _HANDED_OUT
         return tuple(pair for pair in headers if pair[0].lower() not in handed_out)
+
+    def renewal_refusal(
+        self, environ: Mapping[str, Any], headers: fields.Headers, now: float
+    ) -> str | None:
+        """Why what the app answered about a stored 200 is not stored with it.
+
+        :param environ: the request that the app answered: a GET or HEAD for all or a part.
+        :param headers: of the stored answer, as renewed.
+        :return: one of :data:`TAKEN_BACK` if the answer forbids that any of it is stored;
+            another word if this request's answer must not be; ``None``: store it.
+
+        Source: RFC 9111, sections 3.2, 3.5 and 5.2.1.5.
+        """
+        own = {"REQUEST_METHOD": "GET", "HTTP_CACHE_CONTROL": "", "HTTP_PRAGMA": ""}
+        ranged = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
+        reason = self.refusal(ranged | own, 200, headers, now)
+        if reason is None and "no-store" in request_directives(environ):
+            return "request"
+        return reason
 
     @property
     def _credential_fields(self) -> frozenset[str]:
