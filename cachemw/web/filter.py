@@ -121,10 +121,23 @@ class CacheFilter:
         if entry is None:
             forward = "vary-miss" if selection.others else "uri-miss"
             return self._miss(environ, start_response, image_id, forward)
-        record = entry.record
-        if record is None:
-            assert isinstance(entry, Entry)
-            return self._meet_adopted(environ, start_response, entry)
+        try:
+            if entry.record is None:
+                assert isinstance(entry, Entry)
+                return self._meet_adopted(environ, start_response, entry)
+            return self._answer(environ, start_response, entry, entry.record)
+        except BaseException:
+            entry.close()
+            raise
+
+    def _answer(
+        self,
+        environ: Environ,
+        start_response: Callable[..., Any],
+        entry: Entry | MemoryEntry,
+        record: Record,
+    ) -> Iterable[bytes]:
+        """Answer from an entry, if it is fresh and this client may have it."""
         if self._hook is not None:
             refused = self._refuse(environ, start_response, entry, record)
             if refused is not None:
@@ -145,7 +158,7 @@ class CacheFilter:
         status = "hit"
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
-            self._forward.refresh(environ, image_id, record)
+            self._forward.refresh(environ, record)
         return hits.answer(
             self.cache, environ, start_response, entry, stored.representation, age, status
         )
@@ -202,9 +215,6 @@ class CacheFilter:
             log.warning("%s", exc)
             self._invalidate(record.image_id)
             return self._miss(environ, start_response, record.image_id, "uri-miss")
-        except BaseException:
-            entry.close()
-            raise
         entry.close()
         return self._forward.pass_on(environ, start_response, "authorize")
 
@@ -215,15 +225,16 @@ class CacheFilter:
 
         Source: RFC 9111, section 4.4.
         """
-        changes = environ["REQUEST_METHOD"] not in SAFE_METHODS
         is_image = self._routes.image_id(environ) is not None
-        if not changes and not is_image:
+        is_safe = environ["REQUEST_METHOD"] in SAFE_METHODS
+        if is_safe and not is_image:
             return self.app(environ, start_response)
+        changed = self._routes.changes(environ)
         field = hits.cache_status("fwd=bypass; detail=method")
 
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            if changes and status[:1] in ("2", "3"):
-                for image_id in self._routes.changed_ids(environ, headers):
+            if not is_safe and status[:1] in ("2", "3"):
+                for image_id in changed(headers):
                     self._invalidate(image_id)
             if is_image:
                 headers = [*headers, field]

@@ -182,11 +182,12 @@ class Forwarder:
             entry.close()
             return body
 
-    def refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+    def refresh(self, environ: Environ, record: Record) -> None:
         """Ask the app about a stored answer in the background, once at a time.
 
         Source: RFC 5861, section 3.
         """
+        image_id = record.image_id
         with self._lock:
             if image_id in self._refreshing or len(self._refreshing) >= _MOST_REFRESHES:
                 return
@@ -194,7 +195,7 @@ class Forwarder:
         try:
             threading.Thread(
                 target=self._refresh,
-                args=(_detached(environ), image_id, record),
+                args=(_detached(environ), record),
                 name="cachemw-refresh",
                 daemon=True,
             ).start()
@@ -202,7 +203,8 @@ class Forwarder:
             log.warning("%s is not asked about: %s", image_id, exc)
             self._refreshed(image_id)
 
-    def _refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+    def _refresh(self, environ: Environ, record: Record) -> None:
+        image_id = record.image_id
         try:
             entry = self._cache.lookup(image_id, lambda other: other.vary == record.vary)
             if entry is None or entry.record is None:
@@ -222,7 +224,7 @@ class Forwarder:
             answer.close()
             self._validated(environ, entry, record, answer, times)
             return
-        if answer.code != 200:
+        if answer.written or answer.code != 200:
             answer.close()
             return
         body = self._replace(environ, answer, record, "stale", times)

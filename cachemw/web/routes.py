@@ -11,7 +11,7 @@ Imports: names, web.fields, web.invalidation.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -29,7 +29,8 @@ class Routes:
 
     :param patterns: regular expressions that must match the whole PATH_INFO;
         none: every path.
-    :param resources: such expressions for paths that name an image and do not fetch it.
+    :param resources: such expressions for paths that name an image and do not fetch it;
+        a DELETE there deletes the image.
     :param query_in_id: whether a query string belongs to the id that a route gives.
     """
 
@@ -57,18 +58,28 @@ class Routes:
             image_id = found
         return image_id if len(image_id) <= MAX_ID_LENGTH else None
 
-    def changed_ids(self, environ: Mapping[str, Any], headers: fields.Headers) -> list[str]:
-        """Give the ids of the images that a successful unsafe request may have changed.
+    def changes(self, environ: Mapping[str, Any]) -> Callable[[fields.Headers], list[str]]:
+        """Look at an unsafe request, before the app may change its environ.
 
-        :param headers: of the answer.
+        :return: a function that takes the fields of a successful answer, and gives the ids of
+            the images that may have been changed.
 
         Source: RFC 9111, section 4.4.
         """
-        ids = [self.image_id(environ) or self._match(environ, self._resources)]
         target = target_uri(environ)
-        for uri in invalidation.invalidated(target, headers):
-            ids.append(self.image_id(_environ_of(uri, environ)))
-        return [image_id for image_id in dict.fromkeys(ids) if image_id]
+        script = environ.get("SCRIPT_NAME", "")
+        own = self.image_id(environ)
+        if own is None and environ["REQUEST_METHOD"] == "DELETE":
+            own = self._match(environ, self._resources)
+
+        def changed(headers: fields.Headers) -> list[str]:
+            others = (
+                self.image_id(_environ_of(uri, script))
+                for uri in invalidation.invalidated(target, headers)
+            )
+            return [image_id for image_id in dict.fromkeys((own, *others)) if image_id]
+
+        return changed
 
     def _match(self, environ: Mapping[str, Any], patterns: Sequence[re.Pattern[str]]) -> str | None:
         path = environ.get("PATH_INFO", "")
@@ -115,10 +126,12 @@ def quoted_path(environ: Mapping[str, Any]) -> str:
     return quote(path, safe=_PATH_SAFE, encoding="latin-1")
 
 
-def _environ_of(uri: str, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the part of an environ that says which URI is asked for, on the same server."""
+def _environ_of(uri: str, script: str) -> dict[str, Any]:
+    """Make the part of an environ that says which URI is asked for, on the same server.
+
+    :param script: where the app is mounted.
+    """
     parts = urlsplit(uri)
-    script = environ.get("SCRIPT_NAME", "")
     path = unquote(parts.path, "latin-1")
     if not path.startswith(f"{script}/"):
         script = ""
