@@ -106,12 +106,14 @@ class Rules:
     :param credential_keys: environ keys that count as credentials.
     :param authorized: whether somebody is asked at each hit who may have the copy.
     :param unconditional: whether an answer is worth storing whatever its freshness.
+    :param not_images: fields, in lower case, of answers that only look like images.
     """
 
     content_types: tuple[str, ...]
     credential_keys: tuple[str, ...] = CREDENTIALS
     authorized: bool = False
     unconditional: bool = False
+    not_images: tuple[str, ...] = ()
 
     def refusal(
         self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
@@ -138,6 +140,8 @@ class Rules:
             return reason
         if not is_image(headers, self.content_types):
             return "content-type"
+        if any(fields.get(headers, name) is not None for name in self.not_images):
+            return "manifest"
         try:
             content_length(headers)
         except ValueError:
