@@ -4,6 +4,7 @@ Runs where ``CACHEMW_ENGINES`` contains ``swift``.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import http.client
@@ -158,6 +159,28 @@ def test_hub_answers_promptly_while_a_gibibyte_is_filled_and_hit(swift, start_pr
     assert "cachemw; hit" in hit[1]
     assert filling.longest < PROMPT, str(filling)
     assert hitting.longest < PROMPT, str(hitting)
+
+
+def test_hub_answers_promptly_while_a_fill_waits_for_another_process(start_proxy, tmp_path):
+    """Somebody else holds the lock of the cache directory."""
+    proxy, idle = start_proxy(**ANYBODY), start_proxy(**ANYBODY, dir=tmp_path / "idle")
+    owner = proxy.token("owner")
+    proxy.request(f"{ACCOUNT}/waits", owner, ("X-Container-Read", ".r:*"), method="PUT")
+    put(proxy, owner, f"{ACCOUNT}/waits/image", b"image", ("Content-Type", "image/png"))
+
+    with open(tmp_path / "cache" / ".lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with proxy.begin(f"{ACCOUNT}/waits/image").socket as waiting:
+            waiting.settimeout(1)
+            with Latency(proxy, idle) as meanwhile, pytest.raises(TimeoutError):
+                waiting.recv(1)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            waiting.settimeout(60)
+            answer = waiting.recv(2**16)
+    print(f"meanwhile: {meanwhile}")
+
+    assert b"fwd=uri-miss; stored" in answer
+    assert meanwhile.longest < PROMPT, str(meanwhile)
 
 
 # The preset: the proxy itself says at every hit who may have what
@@ -415,6 +438,21 @@ def test_quoted_tags_stay_quoted(swift, owner, image, start_proxy):
     assert (reply.status, reply.headers["etag"]) == (304, f'"{TAG}"')
 
 
+def test_encrypted_object_is_cached_as_clients_get_it(container, start_proxy, asked):
+    """With the filter left of ``keymaster`` and ``encryption``."""
+    pipeline = PIPELINE.replace("proxy-server", "keymaster encryption proxy-server")
+    proxy = start_proxy(pipeline, preset="swift", min_free=0)
+    token = proxy.token("owner")
+    put(proxy, token, f"{container}/secret", BODY)
+    first = proxy.request(f"{container}/secret", token)
+    asked()
+    hit = proxy.request(f"{container}/secret", token)
+
+    assert first.body == hit.body == BODY
+    assert first.headers["etag"] == hit.headers["etag"] == TAG
+    assert asked() == [("GET", "304")]
+
+
 # Large objects: the filter has their segments
 
 
@@ -484,6 +522,18 @@ def test_whoever_may_not_read_the_segments_gets_none(proxy, owner, guest, contai
 
     assert reply.status in (403, 409)
     assert body[:1000] not in reply.body
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_filter_left_of_slo_and_dlo_keeps_no_large_object(owner, request, kind, start_proxy):
+    """There, a 304 would let out bytes whose segments may be forbidden."""
+    target, body = request.getfixturevalue(kind)
+    pipeline = PIPELINE.replace(" cachemw", "").replace(" copy", " cachemw copy")
+    proxy = start_proxy(pipeline, preset="swift", min_free=0)
+    for _ in range(2):
+        reply = proxy.request(target, proxy.token("owner"))
+        assert reply.body == body
+        assert reply.cache_status == "fwd=uri-miss; detail=manifest"
 
 
 def test_manifest_is_not_taken_for_the_object(proxy, owner, static):
