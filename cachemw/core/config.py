@@ -261,7 +261,10 @@ class Settings:
         scope="filter",
     )
     content_types: tuple[str, ...] = _option(
-        parse_list, FROM_PRESET, "media types that count as images", scope="filter"
+        parse_list,
+        FROM_PRESET,
+        "media types that count as images, as patterns; one that begins with ! excludes",
+        scope="filter",
     )
     freshness: str = _option(
         _choice("http", "immutable", "revalidate"),

@@ -114,6 +114,8 @@ PRESETS = {
     ),
     "registry": Preset(
         routes=f"/v2/.+/blobs/{_DIGEST}\n/v2/.+/manifests/{_DIGEST}",
+        # The digest of a signed manifest of the first version is that of a part of it.
+        content_types="*, !application/vnd.docker.distribution.manifest.v1*",
         freshness="immutable",
         authorize="app",
         query_in_id=False,

@@ -99,6 +99,7 @@ class CacheFilter:
             authorized=settings.authorize != "off",
             unconditional=settings.freshness != "http",
             not_images=service.not_images,
+            plain_only=service.id_is_checksum,
         )
         self._forward = Forwarder(app, cache, settings, rules, self._hook)
 

@@ -11,6 +11,7 @@ Imports: names, web.fields, web.invalidation.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -20,6 +21,13 @@ from . import fields, invalidation
 
 #: What a path segment may hold without quoting (RFC 3986, section 3.3), and the slash.
 _PATH_SAFE = "/!$&'()*+,;=:@-._~"
+
+_PLAIN = re.compile(r"[/!$&'()*+,;=:@\-._~0-9A-Za-z]*")
+_QUOTED = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
+
+#: RFC 3986, sections 3.2.2 and 3.2.3.
+_HOST = re.compile(r"(?:[a-z0-9._~!$&'()*+,;=%-]*|\[[a-z0-9._~!$&'()*+,;=:%-]+\])(?::[0-9]*)?")
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
@@ -52,14 +60,9 @@ class Routes:
 
         :return: ``None`` if it is about none, or one whose id would be too long to keep.
         """
-        if not self._patterns:
-            image_id = target_uri(environ)
-        else:
-            found = self._match(environ, self._patterns)
-            if not found:
-                return None
-            image_id = found
-        return image_id if len(image_id) <= MAX_ID_LENGTH else None
+        images = self._patterns
+        image_id = self._match(environ, images) if images else target_uri(environ)
+        return image_id if image_id is not None and len(image_id) <= MAX_ID_LENGTH else None
 
     def changes(self, environ: Mapping[str, Any]) -> Callable[[fields.Headers], list[str]]:
         """Look at an unsafe request, before the app may change its environ.
@@ -76,10 +79,8 @@ class Routes:
             own = self._match(environ, self._resources)
 
         def changed(headers: fields.Headers) -> list[str]:
-            others = (
-                self.image_id(_environ_of(uri, script))
-                for uri in invalidation.invalidated(target, headers)
-            )
+            uris = [] if target is None else invalidation.invalidated(target, headers)
+            others = [self.image_id(_environ_of(uri, script)) for uri in uris]
             return [image_id for image_id in dict.fromkeys((own, *others)) if image_id]
 
         return changed
@@ -93,7 +94,8 @@ class Routes:
             if "image_id" not in pattern.groupindex:
                 return target_uri(environ)
             image_id = match["image_id"]
-            if not image_id:
+            # A question mark there (sent as %3F) would be taken for the query's.
+            if not image_id or "?" in image_id:
                 return None
             query = self._query(environ) if self._query_in_id else ""
             text = image_id.encode("latin-1").decode("utf-8", "surrogateescape")
@@ -109,16 +111,22 @@ class Routes:
         return "&".join(p for p in parts if p.partition("=")[0] not in self._query_apart)
 
 
-def target_uri(environ: Mapping[str, Any]) -> str:
+def target_uri(environ: Mapping[str, Any]) -> str | None:
     """Give the target URI of a request, with the path as the client quoted it.
 
-    Source: RFC 9110, section 7.1; RFC 3986, section 6.2.3 (default port).
+    :return: ``None`` if the Host field is not a host, or the path does not
+        begin with a slash: one could then be written so that the whole reads as
+        the target of another request, and bring its own bytes there.
+
+    Source: RFC 9110, sections 7.1 and 7.2; RFC 3986, section 6.2.3 (default port).
     """
     scheme = environ["wsgi.url_scheme"]
     host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
     host = host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
     query = environ.get("QUERY_STRING")
     path = quoted_path(environ)
+    if _HOST.fullmatch(host) is None or path[:1] not in ("", "/"):
+        return None
     return f"{scheme}://{host}{path}?{query}" if query else f"{scheme}://{host}{path}"
 
 
@@ -133,7 +141,7 @@ def quoted_path(environ: Mapping[str, Any]) -> str:
     if raw:
         raw_path, _, _ = raw.partition("?")
         if raw_path.isascii() and unquote(raw_path, "latin-1") == path:
-            return str(raw_path)
+            return raw_path if _PLAIN.fullmatch(raw_path) else _normal(raw_path)
     return quote(path, safe=_PATH_SAFE, encoding="latin-1")
 
 
@@ -154,3 +162,16 @@ def _environ_of(uri: str, script: str) -> dict[str, Any]:
         "QUERY_STRING": parts.query,
         "RAW_URI": parts.path,
     }
+
+
+def _normal(quoted: str) -> str:
+    """Write a quoted path the one way that others are compared in.
+
+    Source: RFC 3986, sections 6.2.2.1 and 6.2.2.2.
+    """
+    return quote(_QUOTED.sub(_normal_octet, quoted), safe=f"{_PATH_SAFE}%")
+
+
+def _normal_octet(octet: re.Match[str]) -> str:
+    character = chr(int(octet[1], 16))
+    return character if character in _UNRESERVED else octet[0].upper()

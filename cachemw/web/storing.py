@@ -77,10 +77,19 @@ def content_length(headers: fields.Headers) -> int | None:
 
 
 def is_image(headers: fields.Headers, patterns: Collection[str]) -> bool:
-    """Say whether an answer's media type is one of those that count as images."""
+    """Say whether an answer's media type is one of those that count as images.
+
+    :param patterns: shell patterns; one that begins with ``!`` says what does not count.
+    """
     media_type, _, _ = (fields.get(headers, "content-type") or "").partition(";")
     name = media_type.strip().lower()
-    return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
+    wanted, unwanted = False, False
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            unwanted = unwanted or fnmatch.fnmatchcase(name, pattern[1:].lower())
+        else:
+            wanted = wanted or fnmatch.fnmatchcase(name, pattern.lower())
+    return wanted and not unwanted
 
 
 def bypass(environ: Mapping[str, Any]) -> str | None:
@@ -107,6 +116,7 @@ class Rules:
     :param authorized: whether somebody is asked at each hit who may have the copy.
     :param unconditional: whether an answer is worth storing whatever its freshness.
     :param not_images: fields, in lower case, of answers that only look like images.
+    :param plain_only: whether an answer with a content coding is not what the id stands for.
     """
 
     content_types: tuple[str, ...]
@@ -114,6 +124,7 @@ class Rules:
     authorized: bool = False
     unconditional: bool = False
     not_images: tuple[str, ...] = ()
+    plain_only: bool = False
 
     def refusal(
         self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
@@ -146,6 +157,8 @@ class Rules:
             content_length(headers)
         except ValueError:
             return "content-length"
+        if self.plain_only and fields.get(headers, "content-encoding") is not None:
+            return "content-encoding"
         age = freshness.initial_age(headers, now, now)
         return None if self.unconditional or storable.is_useful(stated, age) else "not-fresh"
 
