@@ -84,7 +84,9 @@ class CacheFilter:
         self.cache = cache
         self.settings = settings
         service = settings.service
-        self._routes = Routes(settings.routes, service.resources, service.query_in_id)
+        self._routes = Routes(
+            settings.routes, service.resources, service.query_in_id, service.query_apart
+        )
         self._immutable = settings.freshness == "immutable"
         self._asks_app = settings.authorize == "app"
         self._hook = Hook(settings.authorize) if settings.authorize.startswith("python:") else None
@@ -97,6 +99,7 @@ class CacheFilter:
             authorized=settings.authorize != "off",
             unconditional=settings.freshness != "http",
             uncoded=service.id_is_checksum,
+            not_images=service.not_images,
         )
         self._forward = Forwarder(app, cache, settings, rules, self._hook)
 

@@ -292,7 +292,13 @@ class Forwarder:
         Source: RFC 9111, sections 3.2 and 4.3.4.
         """
         began, now = times
-        headers = self._rules.impersonal(validation.updated(record.headers, answer.headers, now))
+        headers = validation.updated(
+            record.headers,
+            answer.headers,
+            now,
+            whole=answer.code == 304 and self._service.whole_304,
+        )
+        headers = self._rules.impersonal(headers)
         fresh = dataclasses.replace(
             record,
             headers=headers,

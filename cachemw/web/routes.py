@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -51,6 +51,7 @@ class Routes:
     :param resources: such expressions for paths that name an image and do not fetch it;
         a DELETE there deletes the image.
     :param query_in_id: whether a query string belongs to the id that a route gives.
+    :param query_apart: names of parameters in it that do not.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Routes:
         patterns: Sequence[str],
         resources: Sequence[str] = (),
         query_in_id: bool = True,
+        query_apart: Collection[str] = (),
     ) -> None:
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._resources = [re.compile(pattern) for pattern in resources]
         self._query_in_id = query_in_id
+        self._query_apart = frozenset(query_apart)
 
     def image_id(self, environ: Mapping[str, Any]) -> str | None:
         """Give the id of the image that a request is about.
@@ -120,9 +123,17 @@ class Routes:
                 return text
             # Else the path ``a%3Fb`` would be the path ``a`` with the query ``b``.
             text = text.replace("%", "%25").replace("?", "%3F")
-            query = environ.get("QUERY_STRING")
+            query = self._query(environ)
             return f"{text}?{query}" if query else text
         return None
+
+    def _query(self, environ: Mapping[str, Any]) -> str:
+        """Give the part of the query string that belongs to the id."""
+        query: str = environ.get("QUERY_STRING", "")
+        if not query or not self._query_apart:
+            return query
+        parts = query.split("&")
+        return "&".join(p for p in parts if p.partition("=")[0] not in self._query_apart)
 
 
 def _can_be_kept(image_id: str) -> bool:

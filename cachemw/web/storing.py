@@ -134,6 +134,7 @@ class Rules:
     :param authorized: whether somebody is asked at each hit who may have the copy.
     :param unconditional: whether an answer is worth storing whatever its freshness.
     :param uncoded: whether only bytes without a content coding are what the id names.
+    :param not_images: fields, in lower case, of answers that only look like images.
     """
 
     content_types: tuple[str, ...]
@@ -141,6 +142,7 @@ class Rules:
     authorized: bool = False
     unconditional: bool = False
     uncoded: bool = False
+    not_images: tuple[str, ...] = ()
 
     def refusal(
         self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
@@ -171,6 +173,8 @@ class Rules:
             return "content-type"
         if self.uncoded and (fields.get(headers, "content-encoding") or "identity") != "identity":
             return "content-encoding"
+        if any(fields.get(headers, name) is not None for name in self.not_images):
+            return "manifest"
         try:
             content_length(headers)
         except ValueError:

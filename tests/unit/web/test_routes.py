@@ -168,3 +168,17 @@ def test_id_is_text_as_the_client_meant_it():
 
 def test_bytes_that_are_not_utf8_are_an_id_too():
     assert Routes(["/(?P<image_id>.+)"]).image_id(environ("/\xff")) == "\udcff"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("temp_url_sig=1&temp_url_expires=2", "cat"),
+        ("temp_url_sig=1&version-id=2", "cat?version-id=2"),
+        ("xtemp_url_sig=1", "cat?xtemp_url_sig=1"),
+    ],
+)
+def test_parameters_that_tell_nothing_apart_are_not_in_the_id(query, expected):
+    routes = Routes([r"/(?P<image_id>\w+)"], query_apart=["temp_url_sig", "temp_url_expires"])
+
+    assert routes.image_id(environ("/cat", QUERY_STRING=query)) == expected

@@ -100,3 +100,12 @@ def test_record_keeps_what_selected_the_variant():
     assert vary.selected(record.vary, request)
     assert not vary.selected(record.vary, {"HTTP_ACCEPT": "image/webp"})
     assert not vary.selected(record.vary, {**request, "HTTP_ACCEPT_LANGUAGE": "de"})
+
+
+def test_answer_that_only_looks_like_an_image_is_not_stored():
+    rules = storing.Rules(content_types=("*",), unconditional=True, not_images=("x-manifest",))
+    headers = [("Content-Type", "image/png")]
+    request = {"REQUEST_METHOD": "GET"}
+
+    assert rules.refusal(request, 200, headers, 0.0) is None
+    assert rules.refusal(request, 200, [*headers, ("X-Manifest", "")], 0.0) == "manifest"
