@@ -285,7 +285,7 @@ class Forwarder:
         fresh = dataclasses.replace(
             record,
             headers=headers,
-            vary=storing.selecting(environ, headers),
+            vary=() if self._service.id_is_checksum else storing.selecting(environ, headers),
             stored=now,
             age=freshness.initial_age(answer.headers, began, now),
         )

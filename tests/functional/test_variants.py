@@ -145,6 +145,20 @@ def test_only_so_many_are_kept_and_the_oldest_goes_first(client, origin, cache, 
     assert (status_of(ask(client, "x-0")), ask(client, "x-0").body) == (VARY_MISS, text("x-0"))
 
 
+def test_same_variant_that_came_meanwhile_is_replaced(client, origin, cache):
+    ask(client, "de")
+
+    def overtaken(environ):
+        origin.before = lambda environ: None
+        ask(client, "en")
+
+    origin.before = overtaken
+    assert ask(client, "en").body == text("en")
+
+    assert len(entries(cache)) == 2
+    assert ask(client, "en").body == text("en")
+
+
 def test_image_that_does_not_vary_any_more_is_for_all(client, origin, cache, clock):
     for language in LANGUAGES:
         ask(client, language)
