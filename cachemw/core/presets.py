@@ -60,10 +60,12 @@ class Preset:
     :param content_types: default of the option ``content_types``.
     :param freshness: default of the option ``freshness``.
     :param authorize: default of the option ``authorize``.
-    :param resources: regular expressions over the paths whose change changes the image too.
+    :param resources: regular expressions over the paths whose DELETE deletes the image; other
+        changes there are of what is said about it, and leave the bytes as they are.
     :param query_in_id: whether the query string tells one image from another.
     :param etag_is_md5: whether a strong entity tag is the MD5 of the bytes.
-    :param id_is_checksum: whether the id is a checksum of the bytes, so that they cannot change.
+    :param id_is_checksum: whether an id that looks like a checksum is one of the bytes, so that
+        they cannot change.
     """
 
     routes: str = ""
@@ -82,10 +84,7 @@ PRESETS = {
         routes="/v2/images/(?P<image_id>[^/]+)/file\n/v1/images/(?P<image_id>[^/]+)",
         freshness="immutable",
         authorize="python:cachemw.web.hooks.glance:authorize",
-        resources=(
-            "/v2/images/(?P<image_id>[^/]+)",
-            "/v2/images/(?P<image_id>[^/]+)/actions/[^/]+",
-        ),
+        resources=("/v2/images/(?P<image_id>[^/]+)",),
         query_in_id=False,
     ),
     "swift": Preset(
@@ -96,6 +95,8 @@ PRESETS = {
     ),
     "registry": Preset(
         routes=f"/v2/.+/blobs/{_DIGEST}\n/v2/.+/manifests/{_DIGEST}",
+        # The digest of a signed manifest of the first version is that of a part of it.
+        content_types="*, !application/vnd.docker.distribution.manifest.v1*",
         freshness="immutable",
         authorize="app",
         query_in_id=False,

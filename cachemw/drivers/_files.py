@@ -7,7 +7,7 @@ listing and evicting quick, and is told of every change.
 
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
-Imports: errors, names, drivers.base, drivers._claims, drivers._hits,
+Imports: concurrency, errors, names, drivers.base, drivers._claims, drivers._hits,
 drivers._invalid, drivers._lock, drivers._memory, drivers._queue,
 drivers._records, drivers._sink, drivers._tree, drivers._writeback.
 """
@@ -18,14 +18,13 @@ import abc
 import contextlib
 import errno
 import hashlib
-import logging
 import os
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .. import names
+from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNotFound
 from . import _claims, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
@@ -35,7 +34,7 @@ from ._sink import FileSink
 from ._tree import Tree, scan
 from .base import MOST_VARIANTS, Driver, Entry, Record, Sink
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NOATIME = getattr(os, "O_NOATIME", 0)

@@ -39,12 +39,12 @@ class Hook:
         _, module_name, name = option.split(":")
         try:
             module = importlib.import_module(module_name)
-            self._function: Callable[..., object] = getattr(module, name)
-        except (ImportError, AttributeError) as exc:
-            raise ConfigError(
-                f"option 'authorize' has the value {option!r}: expected a function that can be"
-                f" imported, but {exc}"
-            ) from exc
+            function = getattr(module, name)
+        except Exception as exc:  # whatever a module may raise as it is imported
+            raise _refusal(option, f"{type(exc).__name__}: {exc}") from exc
+        if not callable(function):
+            raise _refusal(option, f"{name} is of type {type(function).__name__}")
+        self._function: Callable[..., object] = function
         self._expected: Callable[..., Any] | None = getattr(module, "expected", None)
 
     def allows(self, environ: dict[str, Any], image_id: str, entry: Entry | MemoryEntry) -> bool:
@@ -69,3 +69,10 @@ class Hook:
         except Exception:
             log.exception("asking for the checksums of %s failed", image_id)
             return ()
+
+
+def _refusal(option: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"option 'authorize' has the value {option!r}: expected a function that can be imported,"
+        f" but {reason}"
+    )

@@ -62,6 +62,8 @@ class Answer:
         self.body: Iterable[bytes] = ()
         #: Whether the app has written through the callable, so that headers are out.
         self.written = False
+        #: How many changes there had been when the app was asked (``web.changes``).
+        self.asked_at = 0
         self._environ = environ
         self._start_response = start_response
         self._write_field = write_field

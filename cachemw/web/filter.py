@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.cache import ImageCache
@@ -96,6 +96,7 @@ class CacheFilter:
             ),
             authorized=settings.authorize != "off",
             unconditional=settings.freshness != "http",
+            uncoded=service.id_is_checksum,
         )
         self._forward = Forwarder(app, cache, settings, rules, self._hook)
 
@@ -121,10 +122,23 @@ class CacheFilter:
         if entry is None:
             forward = "vary-miss" if selection.others else "uri-miss"
             return self._miss(environ, start_response, image_id, forward)
-        record = entry.record
-        if record is None:
-            assert isinstance(entry, Entry)
-            return self._meet_adopted(environ, start_response, entry)
+        try:
+            if entry.record is None:
+                assert isinstance(entry, Entry)
+                return self._meet_adopted(environ, start_response, entry)
+            return self._answer(environ, start_response, entry, entry.record)
+        except BaseException:
+            entry.close()
+            raise
+
+    def _answer(
+        self,
+        environ: Environ,
+        start_response: Callable[..., Any],
+        entry: Entry | MemoryEntry,
+        record: Record,
+    ) -> Iterable[bytes]:
+        """Answer from an entry, if it is fresh and this client may have it."""
         if self._hook is not None:
             refused = self._refuse(environ, start_response, entry, record)
             if refused is not None:
@@ -140,12 +154,12 @@ class CacheFilter:
         if decision.action == freshness.REVALIDATE:
             if freshness.only_if_cached(environ):
                 entry.close()
-                return _gateway_timeout(start_response)
+                return _gateway_timeout(environ, start_response)
             return self._forward.revalidate(environ, start_response, entry, stored, decision)
         status = "hit"
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
-            self._forward.refresh(environ, image_id, record)
+            self._forward.refresh(environ, record)
         return hits.answer(
             self.cache, environ, start_response, entry, stored.representation, age, status
         )
@@ -170,7 +184,7 @@ class CacheFilter:
         if freshness.only_if_cached(environ):
             if adopted is not None:
                 adopted.close()
-            return _gateway_timeout(start_response)
+            return _gateway_timeout(environ, start_response)
         return self._forward.miss(environ, start_response, image_id, forward, adopted=adopted)
 
     def _meet_adopted(
@@ -202,10 +216,9 @@ class CacheFilter:
             log.warning("%s", exc)
             self._invalidate(record.image_id)
             return self._miss(environ, start_response, record.image_id, "uri-miss")
-        except BaseException:
-            entry.close()
-            raise
         entry.close()
+        if freshness.only_if_cached(environ):
+            return _gateway_timeout(environ, start_response)
         return self._forward.pass_on(environ, start_response, "authorize")
 
     # Changing
@@ -215,23 +228,39 @@ class CacheFilter:
 
         Source: RFC 9111, section 4.4.
         """
-        changes = environ["REQUEST_METHOD"] not in SAFE_METHODS
         is_image = self._routes.image_id(environ) is not None
-        if not changes and not is_image:
+        is_safe = environ["REQUEST_METHOD"] in SAFE_METHODS
+        if is_safe and not is_image:
             return self.app(environ, start_response)
+        changed_by = self._routes.changes(environ)
         field = hits.cache_status("fwd=bypass; detail=method")
+        changed: list[str] = []
 
-        def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
-            if changes and status[:1] in ("2", "3"):
-                for image_id in self._routes.changed_ids(environ, headers):
-                    self._invalidate(image_id)
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if not is_safe and status[:1] in ("2", "3"):
+                changed.extend(changed_by(headers))
+                self._invalidate(*changed)
             if is_image:
                 headers = [*headers, field]
-            return start_response(status, headers, *exc_info)
+            if exc_info is None:
+                return start_response(status, headers)
+            return start_response(status, headers, exc_info)
 
-        return self.app(environ, start)
+        body = self.app(environ, start)
+        if is_safe:
+            return body
+        if isinstance(body, list | tuple):
+            # All is done, and nobody has heard of it yet who could ask again.
+            self._invalidate(*changed)
+            return body
+        return _Ending(body, lambda: self._invalidate(*changed))
 
-    def _invalidate(self, image_id: str) -> None:
+    def _invalidate(self, *image_ids: str) -> None:
+        for image_id in dict.fromkeys(image_ids):
+            self._forward.changes.note(image_id)
+            self._remove(image_id)
+
+    def _remove(self, image_id: str) -> None:
         try:
             self.cache.delete_cached_image(image_id)
         except Exception as exc:
@@ -255,11 +284,45 @@ class _Selection:
         return False
 
 
+class _Ending:
+    """The body of the answer to a change, after which the images are invalidated once more.
+
+    An app may well change them after it called ``start_response``: what was
+    stored between the two is out of date as well.
+    """
+
+    def __init__(self, body: Iterable[bytes], ended: Callable[[], None]) -> None:
+        self._body = body
+        self._ended = ended
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._body:  # noqa: UP028 (it would close the body with this, once more)
+            yield chunk
+        # Before the server tells the client that this was all.
+        self._end()
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        ended, self._ended = self._ended, _nothing
+        ended()
+
+
+def _nothing() -> None:
+    pass
+
+
 _SERVE = freshness.Decision(freshness.SERVE)
 _ASK = freshness.Decision(freshness.REVALIDATE, "stale")
 
 
-def _gateway_timeout(start_response: Callable[..., Any]) -> Iterable[bytes]:
+def _gateway_timeout(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
     """RFC 9111, section 5.2.1.7."""
     text = b"not in the cache, and the request says only-if-cached\n"
     start_response(
@@ -270,4 +333,5 @@ def _gateway_timeout(start_response: Callable[..., Any]) -> Iterable[bytes]:
             hits.cache_status("detail=only-if-cached"),
         ],
     )
-    return [text]
+    # Not every server leaves the body of an answer to HEAD away.
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [text]

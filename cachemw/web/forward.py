@@ -5,8 +5,8 @@ stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
 
 Imports: errors, core.cache, core.checksum, core.fill, drivers.base,
-web.authorize, web.conditional, web.exchange, web.fields, web.freshness,
-web.hits, web.respond, web.storing, web.validation.
+web.authorize, web.changes, web.conditional, web.exchange, web.fields,
+web.freshness, web.hits, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +29,7 @@ from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import CacheFull, DriverError
 from . import conditional, fields, freshness, hits, storing, validation
 from .authorize import Hook
+from .changes import Changes
 from .exchange import Answer
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,9 @@ _FAILURES = frozenset({500, 502, 503, 504})
 
 #: The image is no more.
 _GONE = frozenset({404, 410})
+
+#: An id that no two images have in common.
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 #: Images that one process asks about in the background at a time.
 _MOST_REFRESHES = 4
@@ -67,6 +72,8 @@ class Forwarder:
         self._service = settings.service
         self._rules = rules
         self._hook = hook
+        #: What the filter saw being changed.
+        self.changes = Changes()
         self._refreshing: set[str] = set()
         self._lock = threading.Lock()
 
@@ -179,11 +186,12 @@ class Forwarder:
             entry.close()
             return body
 
-    def refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+    def refresh(self, environ: Environ, record: Record) -> None:
         """Ask the app about a stored answer in the background, once at a time.
 
         Source: RFC 5861, section 3.
         """
+        image_id = record.image_id
         with self._lock:
             if image_id in self._refreshing or len(self._refreshing) >= _MOST_REFRESHES:
                 return
@@ -191,7 +199,7 @@ class Forwarder:
         try:
             threading.Thread(
                 target=self._refresh,
-                args=(_detached(environ), image_id, record),
+                args=(_detached(environ), record),
                 name="cachemw-refresh",
                 daemon=True,
             ).start()
@@ -199,7 +207,8 @@ class Forwarder:
             log.warning("%s is not asked about: %s", image_id, exc)
             self._refreshed(image_id)
 
-    def _refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+    def _refresh(self, environ: Environ, record: Record) -> None:
+        image_id = record.image_id
         try:
             entry = self._cache.lookup(image_id, lambda other: other.vary == record.vary)
             if entry is None or entry.record is None:
@@ -234,6 +243,7 @@ class Forwarder:
     def _ask(self, environ: Environ, start_response: StartResponse, forward: str) -> Answer:
         field = hits.cache_status(f"fwd={forward}; detail=write")
         answer = Answer(environ, start_response, field)
+        answer.asked_at = self.changes.count
         answer.fetch(self._app)
         return answer
 
@@ -258,8 +268,9 @@ class Forwarder:
             return bool(asked) and validation.freshens(record.headers, answer.headers)
         if answer.code != 200:
             return False
-        if self._service.id_is_checksum:
-            return True  # other bytes cannot have that name
+        if self._named(record) is not None:
+            # Other bytes cannot have that name, but may come in the place of the image.
+            return _has_length(answer.headers, record.size)
         return validation.same_representation(
             record.headers,
             record.size,
@@ -281,11 +292,11 @@ class Forwarder:
         Source: RFC 9111, sections 3.2 and 4.3.4.
         """
         began, now = times
-        headers = validation.updated(record.headers, answer.headers, now)
+        headers = self._rules.impersonal(validation.updated(record.headers, answer.headers, now))
         fresh = dataclasses.replace(
             record,
             headers=headers,
-            vary=() if self._service.id_is_checksum else storing.selecting(environ, headers),
+            vary=() if self._named(record) is not None else storing.selecting(environ, headers),
             stored=now,
             age=freshness.initial_age(answer.headers, began, now),
         )
@@ -358,7 +369,7 @@ class Forwarder:
         replaces: Record | None,
     ) -> Record:
         record = storing.new_record(image_id, environ, answer.headers, *times)
-        if self._service.id_is_checksum:
+        if self._named(record) is not None:
             record = dataclasses.replace(record, vary=())  # the bytes are the same for all
         # Kept beside what it replaces, it would never be met before that.
         variant = self._cache.place_for(record) if replaces is None else replaces.variant
@@ -374,9 +385,16 @@ class Forwarder:
         expected = self._promised(answer)
         if self._hook is not None:
             expected = (*self._hook.expected(environ, record.image_id), *expected)
-        if self._service.id_is_checksum:
-            expected = (checksum.parse_checksum(record.image_id), *expected)
+        named = self._named(record)
+        if named is not None:
+            expected = (named, *expected)
         return tuple(dict.fromkeys(expected))
+
+    def _named(self, record: Record) -> checksum.Checksum | None:
+        """Give the checksum that an image's id is, if it is one."""
+        if not self._service.id_is_checksum or _DIGEST.fullmatch(record.image_id) is None:
+            return None
+        return checksum.parse_checksum(record.image_id)
 
     def _fill(
         self,
@@ -402,6 +420,9 @@ class Forwarder:
         except Exception:
             log.exception("%s could not be cached", record.image_id)
             return self._decline(answer, forward, "error")
+        if self.changes.since(record.image_id, answer.asked_at):
+            # Changed while the app was about to answer: it goes out, but is not stored.
+            self._forget(record.image_id)
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
@@ -484,6 +505,14 @@ def _conditions(environ: Environ, asked: Mapping[str, str]) -> Iterator[None]:
         for key in validation.CLIENT_CONDITIONS:
             environ.pop(key, None)
         environ.update(own)
+
+
+def _has_length(headers: fields.Headers, size: int) -> bool:
+    """Whether an answer does not promise another length, or nonsense."""
+    try:
+        return storing.content_length(headers) in (None, size)
+    except ValueError:
+        return False
 
 
 def _evaluate(environ: Environ, headers: fields.Headers) -> int:

@@ -59,7 +59,8 @@ def refusal(
     if fields.get(headers, "Set-Cookie") is not None:
         return "set-cookie"
     names = vary.nominated(headers)
-    if names is None or not frozenset(names).isdisjoint(credential_fields):
+    # The environ has one key for X-Token and X_Token.
+    if names is None or any(name.replace("_", "-") in credential_fields for name in names):
         return "vary"
     if has_credentials and not (policy.shareable or authorized):
         return "credentials"

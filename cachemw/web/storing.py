@@ -33,13 +33,21 @@ CREDENTIALS = (
 #: to a request with one is kept for requests with the same one, as if Vary named it, so
 #: that nobody can put their own version under everyone's URI.
 UNKEYED = (
+    "front-end-https",
     "x-forwarded-host",
+    "x-forwarded-path",
     "x-forwarded-port",
     "x-forwarded-prefix",
     "x-forwarded-proto",
+    "x-forwarded-protocol",
     "x-forwarded-scheme",
     "x-forwarded-server",
+    "x-forwarded-ssl",
     "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-script-name",
+    "x-url-scheme",
 )
 
 #: Request fields that make apps answer for another method or path.
@@ -52,6 +60,9 @@ _OVERRIDES = frozenset(
         "HTTP_X_REWRITE_URL",
     }
 )
+
+#: Fields of an answer that are for one person, besides those that a request says so with.
+_HANDED_OUT = frozenset({"authentication-info", "set-cookie2", "x-subject-token"})
 
 #: Fields of an answer that are true of one message, not of the image.
 _NOT_KEPT = frozenset({"content-length", "age", "cache-status"})
@@ -84,10 +95,19 @@ def content_length(headers: fields.Headers) -> int | None:
 
 
 def is_image(headers: fields.Headers, patterns: Collection[str]) -> bool:
-    """Say whether an answer's media type is one of those that count as images."""
+    """Say whether an answer's media type is one of those that count as images.
+
+    :param patterns: shell patterns; one that begins with ``!`` says what does not count.
+    """
     media_type, _, _ = (fields.get(headers, "content-type") or "").partition(";")
     name = media_type.strip().lower()
-    return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
+    wanted, unwanted = False, False
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            unwanted = unwanted or fnmatch.fnmatchcase(name, pattern[1:].lower())
+        else:
+            wanted = wanted or fnmatch.fnmatchcase(name, pattern.lower())
+    return wanted and not unwanted
 
 
 def bypass(environ: Mapping[str, Any]) -> str | None:
@@ -113,12 +133,14 @@ class Rules:
     :param credential_keys: environ keys that count as credentials.
     :param authorized: whether somebody is asked at each hit who may have the copy.
     :param unconditional: whether an answer is worth storing whatever its freshness.
+    :param uncoded: whether only bytes without a content coding are what the id names.
     """
 
     content_types: tuple[str, ...]
     credential_keys: tuple[str, ...] = CREDENTIALS
     authorized: bool = False
     unconditional: bool = False
+    uncoded: bool = False
 
     def refusal(
         self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
@@ -143,8 +165,12 @@ class Rules:
         )
         if reason is not None:
             return reason
+        if len(self.impersonal(headers)) < len(headers):
+            return "credentials"
         if not is_image(headers, self.content_types):
             return "content-type"
+        if self.uncoded and (fields.get(headers, "content-encoding") or "identity") != "identity":
+            return "content-encoding"
         try:
             content_length(headers)
         except ValueError:
@@ -170,6 +196,11 @@ class Rules:
         if reason is None and "no-store" in request_directives(environ):
             return "request"
         return reason
+
+    def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:
+        """Give the fields of an answer without those that hand out credentials."""
+        handed_out = self._credential_fields | _HANDED_OUT
+        return tuple(pair for pair in headers if pair[0].lower() not in handed_out)
 
     @property
     def _credential_fields(self) -> frozenset[str]:

@@ -47,6 +47,13 @@ def test_pages_and_data_are_not(media_type):
     assert not storing.is_image([("Content-Type", media_type)], IMAGE_TYPES)
 
 
+def test_type_that_is_excluded_is_no_image_whatever_else_matches():
+    patterns = ("*", "!image/SVG*")
+
+    assert storing.is_image([("Content-Type", "image/png")], patterns)
+    assert not storing.is_image([("Content-Type", "Image/svg+xml; x=1")], patterns)
+
+
 def test_answer_without_a_type_is_no_image():
     assert not storing.is_image([], IMAGE_TYPES)
 
