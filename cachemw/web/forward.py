@@ -302,7 +302,7 @@ class Forwarder:
         fresh = dataclasses.replace(
             record,
             headers=headers,
-            vary=storing.selecting(environ, headers),
+            vary=() if self._named(record) is not None else storing.selecting(environ, headers),
             stored=now,
             age=freshness.initial_age(answer.headers, began, now),
         )

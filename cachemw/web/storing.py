@@ -182,11 +182,6 @@ class Rules:
         age = freshness.initial_age(headers, now, now)
         return None if self.unconditional or storable.is_useful(stated, age) else "not-fresh"
 
-    def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:
-        """Give the fields of an answer without those that hand out credentials."""
-        handed_out = self._credential_fields | _HANDED_OUT
-        return tuple(pair for pair in headers if pair[0].lower() not in handed_out)
-
     def renewal_refusal(
         self, environ: Mapping[str, Any], headers: fields.Headers, now: float
     ) -> str | None:
@@ -205,6 +200,11 @@ class Rules:
         if reason is None and "no-store" in request_directives(environ):
             return "request"
         return reason
+
+    def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:
+        """Give the fields of an answer without those that hand out credentials."""
+        handed_out = self._credential_fields | _HANDED_OUT
+        return tuple(pair for pair in headers if pair[0].lower() not in handed_out)
 
     @property
     def _credential_fields(self) -> frozenset[str]:

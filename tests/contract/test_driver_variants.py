@@ -70,6 +70,7 @@ NUMBERS = st.integers(min_value=0, max_value=MOST_VARIANTS - 1)
 
 @given(one=IDS, number=NUMBERS, other=IDS, other_number=NUMBERS)
 @example(one="cat", number=1, other="cat1", other_number=0)
+@example(one="cat/", number=1, other="cat/1", other_number=0)
 @example(one="cat", number=1, other="cat\xff1", other_number=0)
 @example(one="cat", number=1, other="cat\udcff1", other_number=0)
 @example(one="cat", number=1, other=names.entry_name("cat", 1), other_number=0)
@@ -80,6 +81,14 @@ def test_no_two_share_a_name(one, number, other, other_number):
     assert names.is_entry_name(names.entry_name(one, number))
     if number:
         assert not names.is_safe_name(names.entry_name(one, number))
+
+
+def test_name_of_a_variant_is_the_documented_one():
+    """docs/formats/cache-directory.rst, "Names"."""
+    digest = sha256(b"cat\xff1")
+
+    assert names.entry_name("cat", 1) == f"_{digest}"
+    assert digest == "f5663d3787407e72fccce85e4141af13fd9edc35012a1264a48724679e370e9a"
 
 
 def test_id_that_looks_like_a_variants_file_is_another_image(driver):

@@ -582,8 +582,11 @@ def test_what_is_found_to_be_gone_in_the_background_is_dropped(swr, origin, cach
 def test_304_about_another_image_in_the_background_fetches_it(swr, origin):
     origin.change()
     lie_once(origin)
-    assert swr.get(URL).body == OLD
+    conditions = {"If-Match": '"old"', "Range": "bytes=0-9"}
+    assert swr.get(URL, headers=conditions, status=206).body == OLD[:10]
     wait_for_refresh()
+
+    assert origin.asked[-1] == {}
 
     assert (swr.get(URL).body, origin.calls) == (NEW, 3)
 

@@ -7,6 +7,7 @@ import pytest
 from cachemw import ImageCache, names
 from cachemw.drivers.base import MOST_VARIANTS
 from cachemw.web import storing
+from tests.fakes import sha256
 
 from .versions import URL, Clock, VersionedOrigin, client_of, status_of
 
@@ -143,6 +144,20 @@ def test_only_so_many_are_kept_and_the_oldest_goes_first(client, origin, cache, 
         response = ask(client, language)
         assert (status_of(response), response.body) == (HIT, text(language))
     assert (status_of(ask(client, "x-0")), ask(client, "x-0").body) == (VARY_MISS, text("x-0"))
+
+
+def test_same_variant_that_came_meanwhile_is_replaced(client, origin, cache):
+    ask(client, "de")
+
+    def overtaken(environ):
+        origin.before = lambda environ: None
+        ask(client, "en")
+
+    origin.before = overtaken
+    assert ask(client, "en").body == text("en")
+
+    assert len(entries(cache)) == 2
+    assert ask(client, "en").body == text("en")
 
 
 def test_image_that_does_not_vary_any_more_is_for_all(client, origin, cache, clock):
@@ -390,3 +405,18 @@ def test_bounds_hold_and_what_is_served_is_right(driver_name, tmp_path, clock):
         assert ask(client, language).body == text(language)
         assert cache.driver.get_usage() <= 5 * size
     cache.close()
+
+
+def test_image_whose_name_is_its_checksum_is_the_same_for_all(cache, clock):
+    """Also after a 304 that repeats the Vary."""
+    origin = VersionedOrigin()
+    origin.fields = origin.fields_304 = [("Vary", "Accept")]
+    options = {"preset": "registry", "freshness": "http", "authorize": "off"}
+    client = client_of(origin, cache, **options)
+    url = f"/v2/cat/blobs/{sha256(origin.body)}"
+    client.get(url, headers={"Accept": "image/png"})
+    assert status_of(client.get(url, headers={"Accept": "image/webp"})) == HIT
+    clock.tick(LATER)
+
+    assert status_of(client.get(url, headers={"Accept": "image/png"})) == HELD
+    assert status_of(client.get(url, headers={"Accept": "image/webp"})) == HIT
