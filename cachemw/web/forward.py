@@ -311,7 +311,8 @@ class Forwarder:
         if self._settings.freshness == "http":
             whole = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
             whole["REQUEST_METHOD"] = "GET"
-            if self._rules.refusal(whole, 200, fresh.headers, now) in _FORBIDDEN:
+            reason = self._rules.refusal(whole, 200, fresh.headers, now)
+            if reason in _FORBIDDEN or not storing.fits(fresh):
                 self._forget(record.image_id)
             else:
                 self._cache.update(entry, fresh)
@@ -401,6 +402,8 @@ class Forwarder:
         expected: tuple[checksum.Checksum, ...],
         forward: str,
     ) -> Iterable[bytes]:
+        if not storing.fits(record):
+            return self._decline(answer, forward, "fields")
         try:
             fill = self._cache.start_fill(
                 record.image_id,
