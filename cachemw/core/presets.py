@@ -87,7 +87,7 @@ class Preset:
 PRESETS = {
     "any": Preset(content_types=", ".join(IMAGE_TYPES), freshness="http"),
     "glance": Preset(
-        routes="/v2/images/(?P<image_id>[^/]+)/file\n/v1/images/(?P<image_id>[^/]+)",
+        routes="/v2/images/(?P<image_id>[^/]+)/file\n/v1/images/(?!detail$)(?P<image_id>[^/]+)",
         freshness="immutable",
         authorize="python:cachemw.web.hooks.glance:authorize",
         resources=("/v2/images/(?P<image_id>[^/]+)",),

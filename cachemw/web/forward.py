@@ -316,7 +316,7 @@ class Forwarder:
         """Store a record that the app's answer renewed, as far as the answer and the request
         let it be stored; drop the entry where the answer takes back that it may be."""
         reason = self._rules.renewal_refusal(environ, fresh.headers, now)
-        if reason in storing.TAKEN_BACK:
+        if reason in storing.TAKEN_BACK or not storing.fits(fresh):
             self._forget(fresh.image_id)
         elif reason is None:
             self._cache.update(entry, fresh)
@@ -409,6 +409,8 @@ class Forwarder:
         expected: tuple[checksum.Checksum, ...],
         forward: str,
     ) -> Iterable[bytes]:
+        if not storing.fits(record):
+            return self._decline(answer, forward, "fields")
         try:
             fill = self._cache.start_fill(
                 record.image_id,

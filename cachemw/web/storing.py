@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -60,6 +61,9 @@ _OVERRIDES = frozenset(
         "HTTP_X_REWRITE_URL",
     }
 )
+
+#: A longer record is not kept, bytes: drivers have their limits, and so has memory.
+MAX_FIELDS = 64 * 1024
 
 #: Fields of an answer that are for one person, besides those that a request says so with.
 _HANDED_OUT = frozenset({"authentication-info", "set-cookie2", "x-subject-token"})
@@ -247,3 +251,9 @@ def new_record(
         stored=response_time,
         age=freshness.initial_age(headers, request_time, response_time),
     )
+
+
+def fits(record: Record) -> bool:
+    """Say whether a record's fields are short enough to be kept."""
+    text = json.dumps([record.headers, record.vary], ensure_ascii=False)
+    return len(text.encode("utf-8", "surrogatepass")) <= MAX_FIELDS

@@ -137,11 +137,30 @@ def test_query_is_part_of_the_id_that_a_route_gives():
     assert routes.image_id(environ("/images/cat", QUERY_STRING="w=1")) == "cat?w=1"
 
 
-def test_question_mark_in_the_path_is_not_the_querys():
+def test_path_cannot_pass_for_another_path_with_a_query():
+    """WSGI unquotes ``%3F``, so that both have the same text."""
     routes = Routes(["/images/(?P<image_id>.+)"])
 
     assert routes.image_id(environ("/images/cat?w=1")) == "cat%3Fw=1"
     assert routes.image_id(environ("/images/cat%3Fw=1")) == "cat%253Fw=1"
+
+
+def test_query_that_changes_nothing_is_no_part_of_the_id():
+    routes = Routes(["/images/(?P<image_id>.+)"], query_in_id=False)
+
+    assert routes.image_id(environ("/images/cat?%", QUERY_STRING="w=1")) == "cat?%"
+
+
+@pytest.mark.parametrize("host", ["a/b", "a?b", "a#b", "u@a", "a b", "[::1", ":80", "\xe9", "a:b"])
+def test_host_that_is_none_has_no_target(host):
+    assert target_uri(environ(HTTP_HOST=host)) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a.b-c_d", "10.0.0.1:8080", "[::1]:8080", "a:", "[fe80::1%25e]"]
+)
+def test_host_that_is_one_has(host):
+    assert target_uri(environ(HTTP_HOST=host)) == f"http://{host}/cat.png"
 
 
 def test_route_without_a_group_gives_the_target():
