@@ -13,12 +13,13 @@ ROOT = Path(cachemw.__file__).parent
 BELOW = {
     "errors": set(),
     "names": set(),
+    "concurrency": {"errors"},
     "metrics": set(),
-    "drivers": {"errors", "names", "metrics"},
-    "stores": {"errors", "names", "metrics"},
-    "core": {"drivers", "stores", "errors", "names", "metrics"},
-    "web": {"core", "drivers", "stores", "errors", "names", "metrics"},
-    "commands": {"core", "drivers", "stores", "errors", "names", "metrics"},
+    "drivers": {"errors", "names", "metrics", "concurrency"},
+    "stores": {"errors", "names", "metrics", "concurrency"},
+    "core": {"drivers", "stores", "errors", "names", "metrics", "concurrency"},
+    "web": {"core", "drivers", "stores", "errors", "names", "metrics", "concurrency"},
+    "commands": {"core", "drivers", "stores", "errors", "names", "metrics", "concurrency"},
     "__init__": {"web", "core"},
 }
 

@@ -3,8 +3,8 @@
 What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
-Imports: errors, names, core.capacity, core.checksum, core.config, core.fill,
-core.hot, drivers._hits, drivers.base.
+Imports: concurrency, errors, names, core.capacity, core.checksum, core.config,
+core.fill, core.hot, drivers._hits, drivers.base.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
+from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record
+from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sink
 from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
@@ -29,7 +28,7 @@ from .config import Settings
 from .fill import Fill
 from .hot import HotImages
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 #: Bytes read at a time from a file that is cached or verified.
 BLOCK = 2**20
@@ -67,6 +66,7 @@ class ImageCache:
 
     def _begin(self, settings: Settings) -> None:
         self.settings = settings
+        concurrency.configure(settings.concurrency)
         self.driver = _configured_driver(settings)
         self.capacity = Capacity(
             self.driver,
@@ -78,7 +78,7 @@ class ImageCache:
         verified = settings.verify_reads == "always"
         self._hot = HotImages(self.driver, 0 if verified else settings.memory_size)
         self._verified: set[tuple[int, int, int]] = set()
-        self._verified_lock = threading.Lock()
+        self._verified_lock = concurrency.Lock()
 
     def close(self) -> None:
         """Write what is gathered and let go of the directory."""
@@ -97,38 +97,48 @@ class ImageCache:
         :param selects: whether a variant is the one that is asked for. One that was never
             compared with the app's answer (without a record) is not asked about.
         """
-        for variant in range(MOST_VARIANTS):
+        if concurrency.offloads():
+            return concurrency.run_blocking(self.lookup, image_id, selects, undo=_close)
+        entry = self._open(image_id, 0)
+        if entry is not None and (entry.record is None or selects(entry.record)):
+            return entry
+        if entry is not None:
+            entry.close()
+        for variant in self.driver.other_variants(image_id):
             entry = self._open(image_id, variant)
             if entry is None:
-                if variant == 0:
-                    return None  # the others are found again once there is a first
-            elif entry.record is None or selects(entry.record):
+                continue
+            if entry.record is not None and selects(entry.record):
                 return entry
-            else:
-                entry.close()
+            entry.close()
         return None
 
+    @concurrency.offloaded
     def place_for(self, record: Record) -> int:
-        """Choose which variant an answer becomes: the one that it replaces, else the first
-        that is free, else the one that was stored longest ago.
+        """Choose which variant an answer becomes that replaces none: the one for the same
+        requests, else the first that is free, else the one that was stored longest ago.
 
         :param record: of the answer.
         """
         if not record.vary:
             return 0
-        stored: list[tuple[float, int]] = []
-        free: list[int] = []
-        for variant in range(MOST_VARIANTS):
-            entry = self._open(record.image_id, variant)
-            if entry is None:
-                free.append(variant)
+        stored: dict[int, float] = {}
+        for variant in (0, *self.driver.other_variants(record.image_id)):
+            try:
+                with self.driver.open_for_read(record.image_id, variant) as entry:
+                    other = entry.record
+            except ImageNotFound:
                 continue
-            entry.close()
-            if entry.record is None or entry.record.vary in ((), record.vary):
+            except DriverError as exc:
+                log.warning("cannot look up %s", exc)
+                continue
+            if other is None or other.vary in ((), record.vary):
                 return variant
-            stored.append((entry.record.stored, variant))
-        return free[0] if free else min(stored)[1]
+            stored[variant] = other.stored
+        free = [variant for variant in range(MOST_VARIANTS) if variant not in stored]
+        return free[0] if free else min(stored, key=stored.__getitem__)
 
+    @concurrency.offloaded
     def update(self, entry: Entry | MemoryEntry, record: Record) -> bool:
         """Give an entry another record with the same id, variant, size and checksum.
 
@@ -196,6 +206,7 @@ class ImageCache:
             self._verified.add(identity)
         return True
 
+    @concurrency.offloaded
     def adopt(self, entry: Entry, record: Record) -> bool:
         """Give another program's image its record, if its bytes match the record's checksum.
 
@@ -230,13 +241,10 @@ class ImageCache:
         :raises CacheFull: there is no room for it.
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
-        sink = self.driver.start_fill(image_id, record.variant)
         room = Room(self.capacity, image_id, length)
-        try:
-            room.begin(sink)
-        except BaseException as exc:
-            sink.rollback(str(exc), keep=False)
-            raise
+        sink = concurrency.run_blocking(
+            self._open_sink, image_id, record.variant, room, undo=_roll_back
+        )
 
         def make_record(size: int, checksum: str) -> Record:
             return dataclasses.replace(record, image_id=image_id, size=size, checksum=checksum)
@@ -250,6 +258,15 @@ class ImageCache:
             expected=expected,
             make_record=make_record,
         )
+
+    def _open_sink(self, image_id: str, variant: int, room: Room) -> Sink:
+        sink = self.driver.start_fill(image_id, variant)
+        try:
+            room.begin(sink)
+        except BaseException as exc:
+            sink.rollback(str(exc), keep=False)
+            raise
+        return sink
 
     def get_caching_iter(
         self, image_id: str | int, image_checksum: str | None, image_iter: Iterable[bytes]
@@ -318,30 +335,39 @@ class ImageCache:
         :raises ImageNotFound: it is not cached.
         :raises ImageCorrupt: it was found damaged, and is not cached any more.
         """
-        with self.driver.open_for_read(check_image_id(image_id)) as entry:
+        image_id = check_image_id(image_id)
+        opened = concurrency.run_blocking(self.driver.open_any, image_id, undo=_close)
+        with opened as entry:
             yield entry
-            self.driver.record_hit(entry.image_id, time.time())
+            variant = 0 if entry.record is None else entry.record.variant
+            self.driver.record_hit(entry.image_id, time.time(), variant)
 
+    @concurrency.offloaded
     def is_cached(self, image_id: str | int) -> bool:
         """Say whether a complete image is stored."""
         return self.driver.is_cached(check_image_id(image_id))
 
+    @concurrency.offloaded
     def is_being_cached(self, image_id: str | int) -> bool:
         """Say whether a fill of the image is under way."""
         return self.driver.is_being_cached(check_image_id(image_id))
 
+    @concurrency.offloaded
     def is_cacheable(self, image_id: str | int) -> bool:
         """Say whether the image is neither cached nor being cached."""
         return self.driver.is_cacheable(check_image_id(image_id))
 
+    @concurrency.offloaded
     def get_cache_size(self) -> int:
         """Give the bytes of all cached images."""
         return self.driver.get_cache_size()
 
+    @concurrency.offloaded
     def get_hit_count(self, image_id: str | int) -> int:
         """Give an image's hits; 0 for one that is not cached."""
         return self.driver.get_hit_count(check_image_id(image_id))
 
+    @concurrency.offloaded
     def get_image_size(self, image_id: str | int) -> int:
         """Give an image's bytes.
 
@@ -349,6 +375,7 @@ class ImageCache:
         """
         return self.driver.get_image_size(check_image_id(image_id))
 
+    @concurrency.offloaded
     def get_cached_images(self) -> list[dict[str, Any]]:
         """List cached images by id: dicts with ``image_id``, ``size`` (bytes), ``hits``,
         ``last_accessed``, ``last_modified`` (seconds since the epoch, UTC) and ``checksum``."""
@@ -356,14 +383,17 @@ class ImageCache:
 
     # Removing
 
+    @concurrency.offloaded
     def delete_cached_image(self, image_id: str | int) -> bool:
         """Remove an image. :return: whether there was one."""
         return self.driver.delete_cached_image(check_image_id(image_id))
 
+    @concurrency.offloaded
     def delete_all_cached_images(self) -> int:
         """Remove every image. :return: how many there were."""
         return self.driver.delete_all_cached_images()
 
+    @concurrency.offloaded
     def prune(self, max_size: int | None = None) -> tuple[int, int]:
         """Remove the least recently read images until the cache fits.
 
@@ -372,6 +402,7 @@ class ImageCache:
         """
         return self.capacity.prune(max_size)
 
+    @concurrency.offloaded
     def clean(self, stall_time: float | None = None) -> int:
         """Empty ``invalid/``, and remove fills abandoned for ``stall_time`` seconds.
 
@@ -382,22 +413,27 @@ class ImageCache:
 
     # Queue
 
+    @concurrency.offloaded
     def queue_image(self, image_id: str | int) -> bool:
         """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
         return self.driver.queue_image(check_image_id(image_id))
 
+    @concurrency.offloaded
     def is_queued(self, image_id: str | int) -> bool:
         """Say whether an image is in the queue."""
         return self.driver.is_queued(check_image_id(image_id))
 
+    @concurrency.offloaded
     def get_queued_images(self) -> list[str]:
         """List the ids in the queue, the longest waiting first."""
         return self.driver.get_queued_images()
 
+    @concurrency.offloaded
     def delete_queued_image(self, image_id: str | int) -> bool:
         """Take an image out of the queue. :return: whether it was there."""
         return self.driver.delete_queued_image(check_image_id(image_id))
 
+    @concurrency.offloaded
     def delete_all_queued_images(self) -> int:
         """Empty the queue. :return: how many were in it."""
         return self.driver.delete_all_queued_images()
@@ -419,6 +455,15 @@ def matches(entry: Entry, checksum: Checksum) -> bool:
         digests.update(block)
         position += len(block)
     return digests.mismatch([checksum]) is None
+
+
+def _close(entry: Entry | MemoryEntry | None) -> None:
+    if entry is not None:
+        entry.close()
+
+
+def _roll_back(sink: Sink) -> None:
+    sink.rollback("the request was given up before it began", keep=False)
 
 
 def _configured_driver(settings: Settings) -> Driver:

@@ -175,6 +175,8 @@ def _reader(name: str, values: dict[str, str], etag_is_md5: bool) -> _Reader | N
         return lambda member: _decoded(algorithm, member)
     if name == "x-goog-hash":
         return _instance_digest if _is_stored_encoding(values) else None
+    if name in _OF_BYTES_WITHOUT_CODING and _encoding(values.get("content-encoding", "")):
+        return None
     if name == "etag":
         return _md5_tag if etag_is_md5 and not _is_swift_large_object(values) else None
     return _READERS.get(name)
@@ -238,6 +240,10 @@ def _named(member: str) -> Checksum | None:
     except ValueError:
         return None
 
+
+#: Fields that a server sets for what it stores, and that a proxy which encodes
+#: the body on its way leaves as they are.
+_OF_BYTES_WITHOUT_CODING = frozenset({"docker-content-digest", "x-image-meta-checksum"})
 
 _READERS: dict[str, _Reader] = {
     "content-md5": _md5,

@@ -243,6 +243,11 @@ class Settings:
         "data",
         "what survives a power cut: no promise, synced images, or directory and index too",
     )
+    concurrency: str = _option(
+        _choice("auto", "threads", "eventlet", "gevent"),
+        "auto",
+        "how blocking calls are run, for the whole process; auto: by what is monkey-patched",
+    )
     preset: str = _option(
         _choice(*PRESETS),
         "any",
@@ -256,7 +261,10 @@ class Settings:
         scope="filter",
     )
     content_types: tuple[str, ...] = _option(
-        parse_list, FROM_PRESET, "media types that count as images", scope="filter"
+        parse_list,
+        FROM_PRESET,
+        "media types that count as images, as patterns; one that begins with ! excludes",
+        scope="filter",
     )
     freshness: str = _option(
         _choice("http", "immutable", "revalidate"),
@@ -328,7 +336,9 @@ class Settings:
                     shared[name] = value
                 else:
                     log.warning("[DEFAULT] %s is not an option of cachemw and is ignored", key)
-        return cls.from_options({**shared, **local_conf})
+        # Swift's loader adds the section's own name.
+        ours = {name: value for name, value in local_conf.items() if name != "__name__"}
+        return cls.from_options({**shared, **ours})
 
     def changed(self, options: Mapping[str, Any]) -> Settings:
         """Give these settings with some of the filter's own options changed.

@@ -6,22 +6,22 @@ holds a complete wrong image, and one that asks again at once gets a hit.
 Trouble with the cache ends the storing, never the response; a wrong image
 ends both.
 
-Imports: errors, core.checksum, core.capacity, core.pipeline, drivers.base.
+Imports: concurrency, errors, core.checksum, core.capacity, core.pipeline, drivers.base.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from .. import concurrency
 from ..drivers.base import Record, Sink
 from ..errors import ChecksumMismatch, DriverError, LengthMismatch
 from .capacity import Room
 from .checksum import Checksum, Digests
 from .pipeline import Pipeline
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 #: Bytes gathered before they are hashed and written (an app's chunk may be larger).
 BLOCK = 512 * 1024
@@ -179,9 +179,11 @@ class Fill:
                 if error is not None:
                     raise error
         if self._gathered:
-            block = self._take_gathered()
-            self._digests.update(block)
-            self._write(block)
+            concurrency.run_blocking(self._work_on, self._take_gathered())
+
+    def _work_on(self, block: bytes) -> None:
+        self._digests.update(block)
+        self._write(block)
 
     def _finish(self) -> None:
         """Verify and store; the app has given all it has."""
@@ -214,7 +216,8 @@ class Fill:
             return
         algorithm, hexdigest = next(iter(self._digests.hexdigests().items()))
         try:
-            sink.commit(self._make_record(self._received, f"{algorithm}:{hexdigest}"))
+            record = self._make_record(self._received, f"{algorithm}:{hexdigest}")
+            concurrency.run_blocking(sink.commit, record)
             self.stored = True
         except Exception as exc:
             self._not_cached(exc)
@@ -239,7 +242,7 @@ class Fill:
             self._pipeline.drain()
         sink, self._sink = self._sink, None
         if sink is not None:
-            sink.rollback(reason)
+            concurrency.run_blocking(sink.rollback, reason)
 
 
 def _described(exc: BaseException) -> str:

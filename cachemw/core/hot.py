@@ -7,15 +7,15 @@ from the next request on. That is one question to the system where opening,
 looking at and sending the file are many, and where threads share a processor
 each question costs a turn.
 
-Imports: drivers.base.
+Imports: concurrency, drivers.base.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Hashable
 
+from .. import concurrency
 from ..drivers.base import Driver, Entry, MemoryEntry, Record
 
 #: A longer image goes out by sendfile, which costs its length less than a copy here (bytes).
@@ -58,7 +58,7 @@ class HotImages:
         self._size = 0
         # Never waited for, so that a fork while a thread holds it does no harm
         # but to leave the child without new hot images.
-        self._lock = threading.Lock()
+        self._lock = concurrency.Lock()
 
     def get(self, image_id: str, variant: int) -> MemoryEntry | None:
         """Give an image, if it is here and is still what the cache has."""

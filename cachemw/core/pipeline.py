@@ -6,16 +6,17 @@ the app or the client. The threads are shared by all fills of the process and
 begin with the first block of the first large fill, since threads that begin
 before a server forks are dead after it.
 
-Imports: nothing of ours.
+Imports: concurrency.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+from .. import concurrency
 
 #: Threads of all fills together: there is no use in more than keep the processors busy.
 THREADS = 4
@@ -26,9 +27,9 @@ LIMIT = 16 * 2**20
 #: Blocks that one fill gets worked on before another fill has its turn.
 _TURN = 16
 
-_pool: ThreadPoolExecutor | None = None
+_pool: ThreadPoolExecutor | concurrency.Pool | None = None
 _pool_pid = 0
-_pool_lock = threading.Lock()
+_pool_lock = concurrency.Lock()
 
 
 class Pipeline:
@@ -48,14 +49,14 @@ class Pipeline:
         self._running = [False] * len(workers)
         #: Counts the turns taken: a turn is worked once, whoever is asked to.
         self._turns = [0] * len(workers)
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = concurrency.Condition()
 
     def put(self, block: bytes) -> None:
         """Hand over a block; waits while a worker has :data:`LIMIT` bytes before it."""
+        if max(self._waiting) >= LIMIT:
+            concurrency.run_blocking(self._wait_for_room)
         idle = []
         with self._changed:
-            while max(self._waiting) >= LIMIT:
-                self._changed.wait()
             for lane, queue in enumerate(self._queues):
                 if self.errors[lane] is None:
                     queue.append(block)
@@ -68,6 +69,15 @@ class Pipeline:
 
     def drain(self) -> None:
         """Wait until every block that was handed over is done."""
+        if any(self._running):
+            concurrency.run_blocking(self._wait_until_idle)
+
+    def _wait_for_room(self) -> None:
+        with self._changed:
+            while max(self._waiting) >= LIMIT:
+                self._changed.wait()
+
+    def _wait_until_idle(self) -> None:
         with self._changed:
             while any(self._running):
                 self._changed.wait()
@@ -112,11 +122,14 @@ class Pipeline:
             self._changed.notify_all()
 
 
-def _threads() -> ThreadPoolExecutor:
+def _threads() -> ThreadPoolExecutor | concurrency.Pool:
     global _pool, _pool_pid
     with _pool_lock:
         if _pool is None or _pool_pid != os.getpid():
-            _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cachemw-fill")
+            if concurrency.is_green():
+                _pool = concurrency.Pool(THREADS)
+            else:
+                _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cachemw-fill")
             _pool_pid = os.getpid()
         return _pool
 
@@ -125,7 +138,7 @@ def _forget_pool() -> None:
     """A child of fork has none of its parent's threads, and maybe its parent's held lock."""
     global _pool, _pool_lock
     _pool = None
-    _pool_lock = threading.Lock()
+    _pool_lock = concurrency.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_pool)

@@ -60,8 +60,12 @@ class Preset:
     :param content_types: default of the option ``content_types``.
     :param freshness: default of the option ``freshness``.
     :param authorize: default of the option ``authorize``.
-    :param resources: regular expressions over the paths whose change changes the image too.
+    :param resources: regular expressions over the paths whose DELETE deletes the image; other
+        changes there are of what is said about it, and leave the bytes as they are.
     :param query_in_id: whether the query string tells one image from another.
+    :param query_apart: names of parameters in it that do not.
+    :param not_images: fields, in lower case, of answers that only look like images.
+    :param whole_304: whether a 304 has all fields of the image, so that others are gone.
     :param etag_is_md5: whether a strong entity tag is the MD5 of the bytes.
     :param id_is_checksum: whether an id that looks like a checksum is one of the bytes, so that
         they cannot change.
@@ -73,6 +77,9 @@ class Preset:
     authorize: str = "off"
     resources: tuple[str, ...] = ()
     query_in_id: bool = True
+    query_apart: tuple[str, ...] = ()
+    not_images: tuple[str, ...] = ()
+    whole_304: bool = False
     etag_is_md5: bool = False
     id_is_checksum: bool = False
 
@@ -83,20 +90,33 @@ PRESETS = {
         routes="/v2/images/(?P<image_id>[^/]+)/file\n/v1/images/(?!detail$)(?P<image_id>[^/]+)",
         freshness="immutable",
         authorize="python:cachemw.web.hooks.glance:authorize",
-        resources=(
-            "/v2/images/(?P<image_id>[^/]+)",
-            "/v2/images/(?P<image_id>[^/]+)/actions/[^/]+",
-        ),
+        resources=("/v2/images/(?P<image_id>[^/]+)",),
         query_in_id=False,
     ),
     "swift": Preset(
         routes="/v1/(?P<image_id>[^/]+/[^/]+/.+)",
         freshness="revalidate",
         authorize="app",
+        # Signatures are checked at every hit, and an object that is no manifest has one form.
+        query_apart=(
+            "temp_url_sig",
+            "temp_url_expires",
+            "temp_url_prefix",
+            "temp_url_ip_range",
+            "filename",
+            "inline",
+            "multipart-manifest",
+        ),
+        # Manifests: their tags are not of what clients get, and a 304 does not say
+        # whether the segments may be read too.
+        not_images=("x-static-large-object", "x-object-manifest"),
+        whole_304=True,
         etag_is_md5=True,
     ),
     "registry": Preset(
         routes=f"/v2/.+/blobs/{_DIGEST}\n/v2/.+/manifests/{_DIGEST}",
+        # The digest of a signed manifest of the first version is that of a part of it.
+        content_types="*, !application/vnd.docker.distribution.manifest.v1*",
         freshness="immutable",
         authorize="app",
         query_in_id=False,

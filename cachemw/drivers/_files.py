@@ -7,7 +7,7 @@ listing and evicting quick, and is told of every change.
 
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
-Imports: errors, names, drivers.base, drivers._claims, drivers._hits,
+Imports: concurrency, errors, names, drivers.base, drivers._claims, drivers._hits,
 drivers._invalid, drivers._lock, drivers._memory, drivers._queue,
 drivers._records, drivers._sink, drivers._tree, drivers._writeback.
 """
@@ -18,14 +18,13 @@ import abc
 import contextlib
 import errno
 import hashlib
-import logging
 import os
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .. import names
+from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNotFound
 from . import _claims, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
@@ -35,7 +34,7 @@ from ._sink import FileSink
 from ._tree import Tree, scan
 from .base import MOST_VARIANTS, Driver, Entry, Record, Sink
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NOATIME = getattr(os, "O_NOATIME", 0)
@@ -187,6 +186,17 @@ class FileDriver(Driver):
             os.close(fd)
             raise
 
+    def other_variants(self, image_id: str) -> list[int]:
+        # Every miss asks, so without an exception for each that is not there.
+        base = self.tree.base
+        return [
+            variant
+            for variant in range(1, MOST_VARIANTS)
+            if os.access(
+                names.entry_name(image_id, variant), os.F_OK, dir_fd=base, follow_symlinks=False
+            )
+        ]
+
     def identity(self, image_id: str, variant: int = 0) -> Identity | None:
         name = names.entry_name(image_id, variant)
         try:
@@ -253,7 +263,7 @@ class FileDriver(Driver):
             if not renamed:
                 raise
             log.warning("%s: stored, to be indexed later: %s", sink.image_id, exc)
-        self._drop_queued(name)
+        self._drop_queued(names.entry_name(sink.image_id))
 
     def _finish_record(self, name: str, status: os.stat_result, aside: bool) -> None:
         if aside:
@@ -383,13 +393,11 @@ class FileDriver(Driver):
     # What is there
 
     def is_cached(self, image_id: str) -> bool:
-        for variant in range(MOST_VARIANTS):
-            try:
-                self.open_for_read(image_id, variant).close()
-                return True
-            except DriverError:
-                continue
-        return False
+        try:
+            self.open_any(image_id).close()
+        except DriverError:
+            return False
+        return True
 
     def is_being_cached(self, image_id: str) -> bool:
         return any(_claims.is_claimed(name, self.tree.incomplete) for name in names_of(image_id))
@@ -405,7 +413,7 @@ class FileDriver(Driver):
         return os.path.join(self.directory, cache_status, name)
 
     def get_image_size(self, image_id: str) -> int:
-        with self.open_for_read(image_id) as entry:
+        with self.open_any(image_id) as entry:
             return entry.size
 
     def get_invalid_images(self) -> list[dict[str, Any]]:

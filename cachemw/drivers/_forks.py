@@ -4,15 +4,16 @@ A child begins with copies of locks that threads of its parent may have held
 at that moment, and with descriptors through which it would go on holding the
 parent's file locks. Objects that have such things register here.
 
-Imports: nothing of ours.
+Imports: concurrency.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from typing import Protocol
+
+from .. import concurrency
 
 
 class ForgetsParent(Protocol):
@@ -34,7 +35,7 @@ class Lock:
     """A lock, ``with`` only, that is free in every new child."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = concurrency.Lock()
         register(self)
 
     def __enter__(self) -> None:
@@ -44,7 +45,7 @@ class Lock:
         self._lock.release()
 
     def forget_parent(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = concurrency.Lock()
 
 
 def _in_child() -> None:

@@ -5,23 +5,22 @@ each process (a thread begun before a fork is dead after it), writes what was
 gathered about once a second; whoever needs exact counts flushes first. A
 process that is killed loses at most the last second.
 
-Imports: drivers._forks.
+Imports: concurrency, drivers._forks.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from .. import concurrency
 from . import _forks
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 #: Seconds between two writes.
 INTERVAL = 1.0
@@ -44,11 +43,11 @@ class HitCounter:
         self._write = write
         self._counted: deque[tuple[str, float]] = deque()
         self._gathered: dict[str, tuple[int, float]] = {}
-        self._lock = threading.RLock()
-        self._write_lock = threading.Lock()
+        self._lock = concurrency.RLock()
+        self._write_lock = concurrency.Lock()
         self._adding = False
         self._pid = 0
-        self._wake = threading.Event()
+        self._wake = concurrency.Alarm()
         self._last_flush = 0.0
         _every_counter.add(self)
         _forks.register(self)
@@ -124,8 +123,8 @@ class HitCounter:
         """Begin with nothing: the parent writes what it gathered."""
         self._counted = deque()
         self._gathered = {}
-        self._lock = threading.RLock()
-        self._write_lock = threading.Lock()
+        self._lock = concurrency.RLock()
+        self._write_lock = concurrency.Lock()
         self._adding = False
         self._pid = 0
 
@@ -135,20 +134,16 @@ class HitCounter:
                 return
             self._pid = os.getpid()
             self._last_flush = time.monotonic()
-            wake = self._wake = threading.Event()
-        thread = threading.Thread(
-            target=_flush_now_and_then,
-            args=(weakref.ref(self), wake),
-            name="cachemw-hits",
-            daemon=True,
-        )
+            wake = self._wake = concurrency.Alarm()
         try:
-            thread.start()
+            concurrency.start_thread(
+                _flush_now_and_then, weakref.ref(self), wake, name="cachemw-hits"
+            )
         except RuntimeError as exc:  # no more threads, or the interpreter is ending
             log.warning("hits are written by requests: %s", exc)
 
 
-def _flush_now_and_then(counter: weakref.ref[HitCounter], wake: threading.Event) -> None:
+def _flush_now_and_then(counter: weakref.ref[HitCounter], wake: concurrency.Alarm) -> None:
     # A weak reference lets a cache that nobody uses any more be collected.
     while not wake.wait(INTERVAL):
         alive = counter()

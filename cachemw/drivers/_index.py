@@ -8,7 +8,7 @@ SQLite before 3.51.3 can corrupt a write-ahead log that one process resets
 while others write and checkpoint; so nothing checkpoints by itself, and
 :meth:`Index.checkpoint` is called with the directory's lock held.
 
-Imports: errors, drivers._forks, drivers._hits.
+Imports: concurrency, errors, drivers._forks, drivers._hits.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from .. import concurrency
 from ..errors import DriverError
 from . import _forks
 from ._hits import Gathered
@@ -96,7 +96,7 @@ class Index:
         self.path = path
         self._durable = durable
         # Re-entrant: the garbage collector may close an entry, and its hit be written, inside.
-        self._lock = threading.RLock()
+        self._lock = concurrency.RLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
         self._identity: tuple[int, int] | None = None
@@ -111,7 +111,7 @@ class Index:
 
     def forget_parent(self) -> None:
         """Take a new lock in a child of fork."""
-        self._lock = threading.RLock()
+        self._lock = concurrency.RLock()
         self._filler = None
 
     # Connection
@@ -121,7 +121,7 @@ class Index:
             try:
                 connection = self._connect()
                 self._filled = self._filled or _is_filled(connection)
-                if not self._filled and self._filler != threading.get_ident():
+                if not self._filled and self._filler != concurrency.get_ident():
                     raise IndexNew("index", f"is new ({self.path})")
                 return work(connection)
             except sqlite3.DatabaseError as exc:
@@ -217,7 +217,7 @@ class Index:
     def filling(self) -> Iterator[None]:
         """Let this thread, and no other, use an index that is not filled; when the block ends,
         there is a row for every entry. One caller at a time."""
-        before, self._filler = self._filler, threading.get_ident()
+        before, self._filler = self._filler, concurrency.get_ident()
         try:
             yield
             self._run(lambda c: c.execute(f"PRAGMA user_version = {_FILLED}").close())

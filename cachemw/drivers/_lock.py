@@ -10,7 +10,7 @@ power cut may have undone anything, or by another driver.
 
 ``docs/formats/cache-directory.rst`` is the authority for the file's bytes.
 
-Imports: drivers._boot, drivers._forks.
+Imports: concurrency, drivers._boot, drivers._forks.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import logging
 import os
-import threading
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from .. import concurrency
 from . import _forks
 from ._boot import boot_id
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 #: The lock's file, in the cache directory.
 NAME = ".lock"
@@ -80,7 +79,7 @@ class DirectoryLock:
         self._driver = driver
         self._open_directory = open_directory
         self._repair = repair
-        self._thread_lock = threading.RLock()
+        self._thread_lock = concurrency.RLock()
         self._depth = 0
         self._fd = -1
         self._holder = 0
@@ -91,7 +90,7 @@ class DirectoryLock:
     def forget_parent(self) -> None:
         """Let go, in a child of fork, of what a thread of the parent held."""
         fd, self._fd = self._fd, -1
-        self._thread_lock = threading.RLock()
+        self._thread_lock = concurrency.RLock()
         self._depth = self._holder = 0
         self._forks += 1
         if fd != -1:
@@ -99,7 +98,7 @@ class DirectoryLock:
 
     def is_mine(self) -> bool:
         """Say whether the calling thread holds the lock."""
-        return self._holder == threading.get_ident()
+        return self._holder == concurrency.get_ident()
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[DirectoryLock]:
@@ -114,7 +113,7 @@ class DirectoryLock:
             forks = self._forks
             try:
                 if self._depth == 1:
-                    self._holder = threading.get_ident()
+                    self._holder = concurrency.get_ident()
                     self._load()
                 yield self
             finally:

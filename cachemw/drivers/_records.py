@@ -167,8 +167,6 @@ def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bo
     except OSError as exc:
         if exc.errno not in REFUSED:
             raise
-    # A shorter record that a dead writer left in the attribute would win over ours.
-    _xattrs.remove(fd, ATTRIBUTE)
     temporary = _pending(name, os.fstat(fd))
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     aside = os.open(temporary, flags, 0o600, dir_fd=records_fd)
@@ -179,13 +177,15 @@ def write(fd: int, name: str, record: Record, records_fd: int, sync: bool) -> bo
             raise OSError(errno.ENOSPC, "record cut short")
         if sync:
             os.fsync(aside)
+            os.fsync(records_fd)
+        # An older record in the attribute would win over ours. It goes no sooner, lest a
+        # reader meanwhile finds none.
+        _xattrs.remove(fd, ATTRIBUTE)
     except BaseException:
         os.unlink(temporary, dir_fd=records_fd)
         raise
     finally:
         os.close(aside)
-    if sync:
-        os.fsync(records_fd)
     return True
 
 

@@ -5,7 +5,7 @@ the length is made right, the record is written, the file is synced, it is
 renamed into place under the directory's lock, the directory is synced (with
 ``durability = full``), the driver's index is told.
 
-Imports: errors, drivers.base, drivers._boot, drivers._claims, drivers._forks,
+Imports: concurrency, errors, drivers.base, drivers._boot, drivers._claims, drivers._forks,
 drivers._invalid, drivers._records, drivers._writeback.
 """
 
@@ -14,10 +14,10 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
-import logging
 import os
 from typing import TYPE_CHECKING
 
+from .. import concurrency
 from ..errors import CacheFull, DriverError
 from . import _claims, _forks, _invalid, _records, _writeback
 from ._boot import boot_id
@@ -26,7 +26,7 @@ from .base import Record, Sink
 if TYPE_CHECKING:
     from ._files import FileDriver
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 #: Bytes after which written pages are sent on their way to the device.
 _WRITEBACK_STEP = 16 * 2**20

@@ -11,9 +11,10 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
+from ..errors import DriverError
 from ._boot import boot_id
 
 #: Variants that are kept of one image, at most.
@@ -253,6 +254,25 @@ class Driver(abc.ABC):
         :raises ImageCorrupt: the stored size and the file's length disagree;
             the entry has been moved to ``invalid/``.
         """
+
+    def open_any(self, image_id: str) -> Entry:
+        """Open the first variant of an image that is there.
+
+        :raises ImageNotFound: there is none.
+        :raises ImageCorrupt: there was only what is damaged.
+        """
+        try:
+            return self.open_for_read(image_id)
+        except DriverError as exc:
+            for variant in self.other_variants(image_id):
+                with contextlib.suppress(DriverError):
+                    return self.open_for_read(image_id, variant)
+            raise exc
+
+    def other_variants(self, image_id: str) -> Iterable[int]:
+        """Give the numbers, but for 0, of the variants that may be stored, in order; none that
+        is stored is left out."""
+        return range(1, MOST_VARIANTS)
 
     def identity(self, image_id: str, variant: int = 0) -> Hashable | None:
         """Give what tells an image from whatever else was ever stored under its id.

@@ -3,19 +3,18 @@
 The default: lookups cost the same at a thousand entries and at a million, and
 it works on every file system. A hit does not touch the index.
 
-Imports: errors, drivers._files, drivers._hits, drivers._index, drivers._lock,
+Imports: concurrency, errors, drivers._files, drivers._hits, drivers._index, drivers._lock,
 drivers._tree, drivers._xattrs, drivers.base.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from .. import names
+from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError
 from . import _index, _xattrs
 from ._files import FileDriver, names_of
@@ -23,7 +22,7 @@ from ._hits import Gathered
 from ._tree import scan
 from .base import Record
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -15,15 +15,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import logging
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from .. import names
+from .. import concurrency, names
 from ..errors import BadDriverConfiguration
 from . import _xattrs
 from ._files import FileDriver, names_of
@@ -31,7 +29,7 @@ from ._hits import Gathered
 from ._tree import scan
 from .base import Record
 
-log = logging.getLogger(__name__)
+log = concurrency.get_logger(__name__)
 
 _HITS = "user.hits"
 
@@ -50,7 +48,7 @@ class Driver(FileDriver):
         super().__init__(directory, durability=durability, stall_time=stall_time)
         #: Entries by access time as last scanned: (nanoseconds, name, bytes).
         self._scanned: deque[tuple[int, str, int]] = deque()
-        self._scan_lock = threading.Lock()
+        self._scan_lock = concurrency.Lock()
 
     def _set_up(self) -> None:
         probe = f".probe-{os.getpid()}"

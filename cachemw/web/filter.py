@@ -84,7 +84,9 @@ class CacheFilter:
         self.cache = cache
         self.settings = settings
         service = settings.service
-        self._routes = Routes(settings.routes, service.resources, service.query_in_id)
+        self._routes = Routes(
+            settings.routes, service.resources, service.query_in_id, service.query_apart
+        )
         self._immutable = settings.freshness == "immutable"
         self._asks_app = settings.authorize == "app"
         self._hook = Hook(settings.authorize) if settings.authorize.startswith("python:") else None
@@ -97,6 +99,7 @@ class CacheFilter:
             authorized=settings.authorize != "off",
             unconditional=settings.freshness != "http",
             uncoded=service.id_is_checksum,
+            not_images=service.not_images,
         )
         self._forward = Forwarder(app, cache, settings, rules, self._hook)
 
@@ -122,10 +125,23 @@ class CacheFilter:
         if entry is None:
             forward = "vary-miss" if selection.others else "uri-miss"
             return self._miss(environ, start_response, image_id, forward)
-        record = entry.record
-        if record is None:
-            assert isinstance(entry, Entry)
-            return self._meet_adopted(environ, start_response, entry)
+        try:
+            if entry.record is None:
+                assert isinstance(entry, Entry)
+                return self._meet_adopted(environ, start_response, entry)
+            return self._answer(environ, start_response, entry, entry.record)
+        except BaseException:
+            entry.close()
+            raise
+
+    def _answer(
+        self,
+        environ: Environ,
+        start_response: Callable[..., Any],
+        entry: Entry | MemoryEntry,
+        record: Record,
+    ) -> Iterable[bytes]:
+        """Answer from an entry, if it is fresh and this client may have it."""
         if self._hook is not None:
             refused = self._refuse(environ, start_response, entry, record)
             if refused is not None:
@@ -146,7 +162,7 @@ class CacheFilter:
         status = "hit"
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
-            self._forward.refresh(environ, image_id, record)
+            self._forward.refresh(environ, record)
         return hits.answer(
             self.cache, environ, start_response, entry, stored.representation, age, status
         )
@@ -203,9 +219,6 @@ class CacheFilter:
             log.warning("%s", exc)
             self._invalidate(record.image_id)
             return self._miss(environ, start_response, record.image_id, "uri-miss")
-        except BaseException:
-            entry.close()
-            raise
         entry.close()
         if freshness.only_if_cached(environ):
             return _gateway_timeout(environ, start_response)
@@ -218,16 +231,17 @@ class CacheFilter:
 
         Source: RFC 9111, section 4.4.
         """
-        changes = environ["REQUEST_METHOD"] not in SAFE_METHODS
         is_image = self._routes.image_id(environ) is not None
-        if not changes and not is_image:
+        is_safe = environ["REQUEST_METHOD"] in SAFE_METHODS
+        if is_safe and not is_image:
             return self.app(environ, start_response)
+        changed_by = self._routes.changes(environ)
         field = hits.cache_status("fwd=bypass; detail=method")
         changed: list[str] = []
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            if changes and status[:1] in ("2", "3"):
-                changed.extend(self._changed_ids(environ, headers))
+            if not is_safe and status[:1] in ("2", "3"):
+                changed.extend(changed_by(headers))
                 self._invalidate(*changed)
             if is_image:
                 headers = [*headers, field]
@@ -236,14 +250,13 @@ class CacheFilter:
             return start_response(status, headers, exc_info)
 
         body = self.app(environ, start)
-        return _Ending(body, lambda: self._invalidate(*changed)) if changes else body
-
-    def _changed_ids(self, environ: Environ, headers: list[tuple[str, str]]) -> list[str]:
-        try:
-            return self._routes.changed_ids(environ, headers)
-        except Exception:
-            log.exception("what a %s has changed is not known", environ["REQUEST_METHOD"])
-            return []
+        if is_safe:
+            return body
+        if isinstance(body, list | tuple):
+            # All is done, and nobody has heard of it yet who could ask again.
+            self._invalidate(*changed)
+            return body
+        return _Ending(body, lambda: self._invalidate(*changed))
 
     def _invalidate(self, *image_ids: str) -> None:
         for image_id in dict.fromkeys(image_ids):
@@ -286,7 +299,8 @@ class _Ending:
         self._ended = ended
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._body
+        for chunk in self._body:  # noqa: UP028 (it would close the body with this, once more)
+            yield chunk
         # Before the server tells the client that this was all.
         self._end()
 

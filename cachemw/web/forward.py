@@ -44,9 +44,6 @@ _FAILURES = frozenset({500, 502, 503, 504})
 #: The image is no more.
 _GONE = frozenset({404, 410})
 
-#: Reasons of the app that what is stored must not be kept any longer.
-_FORBIDDEN = frozenset({"no-store", "private", "vary"})
-
 #: An id that no two images have in common.
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
@@ -118,7 +115,7 @@ class Forwarder:
             else:
                 body = self._decline(answer, forward, reason)
                 if replaces is not None:
-                    self._forget_if_gone(answer.code, image_id)
+                    self._forget_if_gone(answer, replaces, reason)
             stack.pop_all()
             if adopted is not None:
                 adopted.close()
@@ -148,6 +145,7 @@ class Forwarder:
 
         The app gets the client's own request but for its conditions and its range. Only a 304
         that is about what is stored, or a 200 that brings the same, lets the stored bytes out.
+        Without a validator nothing but the conditions is missing: all of it is sent anew.
 
         :param decision: why it is asked, and whether stale is better than an error.
 
@@ -156,14 +154,10 @@ class Forwarder:
         record = entry.record
         assert record is not None
         forward = decision.forward or "stale"
-        asked = validation.conditions(record.headers)
-        if not asked and self._named(record) is None:
-            entry.close()
-            return self.miss(environ, start_response, entry.image_id, forward, replaces=record)
         with contextlib.ExitStack() as stack:
             stack.callback(entry.close)
             try:
-                answer, times = self._ask_about(environ, start_response, asked, forward)
+                answer, times = self._ask_about(environ, start_response, record, forward)
             except Exception as exc:
                 if not self._may_be_stale(decision):
                     raise
@@ -176,8 +170,8 @@ class Forwarder:
             status = f"{forward}; fwd-status={answer.code}"
             if self._holds(record, answer):
                 answer.close()
-                stack.pop_all()
                 fresh = self._validated(environ, entry, record, answer, times)
+                stack.pop_all()
                 return self._serve_validated(environ, start_response, entry, fresh, f"fwd={status}")
             if answer.code in _FAILURES and self._may_be_stale(decision):
                 answer.close()
@@ -192,11 +186,12 @@ class Forwarder:
             entry.close()
             return body
 
-    def refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+    def refresh(self, environ: Environ, record: Record) -> None:
         """Ask the app about a stored answer in the background, once at a time.
 
         Source: RFC 5861, section 3.
         """
+        image_id = record.image_id
         with self._lock:
             if image_id in self._refreshing or len(self._refreshing) >= _MOST_REFRESHES:
                 return
@@ -204,7 +199,7 @@ class Forwarder:
         try:
             threading.Thread(
                 target=self._refresh,
-                args=(_detached(environ), image_id, record),
+                args=(_detached(environ), record),
                 name="cachemw-refresh",
                 daemon=True,
             ).start()
@@ -212,7 +207,8 @@ class Forwarder:
             log.warning("%s is not asked about: %s", image_id, exc)
             self._refreshed(image_id)
 
-    def _refresh(self, environ: Environ, image_id: str, record: Record) -> None:
+    def _refresh(self, environ: Environ, record: Record) -> None:
+        image_id = record.image_id
         try:
             entry = self._cache.lookup(image_id, lambda other: other.vary == record.vary)
             if entry is None or entry.record is None:
@@ -226,22 +222,17 @@ class Forwarder:
 
     def _renew(self, environ: Environ, entry: Entry | MemoryEntry, record: Record) -> None:
         """Ask the app about an entry; read what it has in its place to the end."""
-        asked = validation.conditions(record.headers)
-        answer, times = self._ask_about(environ, _nobody, asked, "stale")
+        answer, times = self._ask_about(environ, _nobody, record, "stale")
         if self._holds(record, answer):
             answer.close()
             self._validated(environ, entry, record, answer, times)
-            return
-        if answer.code != 200:
+        elif answer.written:
+            answer.close()  # what was written is not in the body
+        elif answer.code == 304:
             answer.close()
-            return
-        body = self._replace(environ, answer, record, "stale", times)
-        try:
-            if isinstance(body, Fill):
-                for _ in body:
-                    pass
-        finally:
-            _close(body)
+            _drain(self.miss(environ, _nobody, record.image_id, "stale", replaces=record))
+        else:
+            _drain(self._replace(environ, answer, record, "stale", times))
 
     def _refreshed(self, image_id: str) -> None:
         with self._lock:
@@ -260,20 +251,21 @@ class Forwarder:
         self,
         environ: Environ,
         start_response: StartResponse,
-        asked: Mapping[str, str],
+        record: Record,
         forward: str,
     ) -> tuple[Answer, tuple[float, float]]:
         """Ask the app under conditions of ours. :return: the answer, and when it was asked and
         when it answered."""
         began = time.time()
-        with _conditions(environ, asked):
+        with _conditions(environ, validation.conditions(record.headers)):
             answer = self._ask(environ, start_response, forward)
         return answer, (began, time.time())
 
     def _holds(self, record: Record, answer: Answer) -> bool:
         """Whether the app says that what is stored is what it has."""
         if answer.code == 304:
-            return validation.freshens(record.headers, answer.headers)
+            asked = validation.conditions(record.headers)
+            return bool(asked) and validation.freshens(record.headers, answer.headers)
         if answer.code != 200:
             return False
         if self._named(record) is not None:
@@ -300,23 +292,34 @@ class Forwarder:
         Source: RFC 9111, sections 3.2 and 4.3.4.
         """
         began, now = times
-        headers = self._rules.impersonal(validation.updated(record.headers, answer.headers, now))
+        headers = validation.updated(
+            record.headers,
+            answer.headers,
+            now,
+            whole=answer.code == 304 and self._service.whole_304,
+        )
+        headers = self._rules.impersonal(headers)
         fresh = dataclasses.replace(
             record,
             headers=headers,
-            vary=storing.selecting(environ, headers),
+            vary=() if self._named(record) is not None else storing.selecting(environ, headers),
             stored=now,
             age=freshness.initial_age(answer.headers, began, now),
         )
         if self._settings.freshness == "http":
-            whole = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
-            whole["REQUEST_METHOD"] = "GET"
-            reason = self._rules.refusal(whole, 200, fresh.headers, now)
-            if reason in _FORBIDDEN or not storing.fits(fresh):
-                self._forget(record.image_id)
-            else:
-                self._cache.update(entry, fresh)
+            self._keep(environ, entry, fresh, now)
         return fresh
+
+    def _keep(
+        self, environ: Environ, entry: Entry | MemoryEntry, fresh: Record, now: float
+    ) -> None:
+        """Store a record that the app's answer renewed, as far as the answer and the request
+        let it be stored; drop the entry where the answer takes back that it may be."""
+        reason = self._rules.renewal_refusal(environ, fresh.headers, now)
+        if reason in storing.TAKEN_BACK or not storing.fits(fresh):
+            self._forget(fresh.image_id)
+        elif reason is None:
+            self._cache.update(entry, fresh)
 
     def _replace(
         self,
@@ -340,14 +343,20 @@ class Forwarder:
             fresh = self._record(environ, answer, record.image_id, times, record)
             return self._fill(answer, fresh, self._expected(environ, answer, fresh), forward)
         body = self._decline(answer, f"{forward}; fwd-status={code}", reason)
-        self._forget_if_gone(code, record.image_id)
+        self._forget_if_gone(answer, record, reason)
         return body
 
-    def _forget_if_gone(self, code: int, image_id: str) -> None:
-        """Drop what the app does not have any more; with ``authorize`` it may only say so
-        to this client."""
-        if not self._rules.authorized and (code == 200 or code in _GONE):
-            self._forget(image_id)
+    def _forget_if_gone(self, answer: Answer, record: Record, reason: str) -> None:
+        """Drop what the app does not have any more, or takes back; with ``authorize`` it may
+        only say so to this client.
+
+        :param reason: why the answer is not stored.
+        """
+        # Nothing tells whether what has no validator has changed.
+        has_changed = bool(validation.conditions(record.headers)) or reason in storing.TAKEN_BACK
+        is_gone = has_changed if answer.code == 200 else answer.code in _GONE
+        if is_gone and not self._rules.authorized:
+            self._forget(record.image_id)
 
     def _forget(self, image_id: str) -> None:
         try:
@@ -368,10 +377,8 @@ class Forwarder:
         record = storing.new_record(image_id, environ, answer.headers, *times)
         if self._named(record) is not None:
             record = dataclasses.replace(record, vary=())  # the bytes are the same for all
-        if replaces is not None and replaces.vary in ((), record.vary):
-            variant = replaces.variant
-        else:
-            variant = self._cache.place_for(record)
+        # Kept beside what it replaces, it would never be met before that.
+        variant = self._cache.place_for(record) if replaces is None else replaces.variant
         return dataclasses.replace(record, variant=variant)
 
     def _promised(self, answer: Answer) -> tuple[checksum.Checksum, ...]:
@@ -543,7 +550,13 @@ def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes]
     return lambda data: None
 
 
-def _close(body: Iterable[bytes]) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()
+def _drain(body: Iterable[bytes]) -> None:
+    """Read a body that is being stored to its end; close any."""
+    try:
+        if isinstance(body, Fill):
+            for _ in body:
+                pass
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()

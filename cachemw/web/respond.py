@@ -5,7 +5,7 @@ use sendfile(2). Part of a file goes that way only on servers that were shown
 to start at the file's offset; elsewhere an iterator reads the part in blocks.
 What is in memory already goes out as it is.
 
-Imports: web.conditional, web.fields, web.ranges.
+Imports: concurrency, web.conditional, web.fields, web.ranges.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+from .. import concurrency
 from . import fields
 from .conditional import evaluate, range_applies
 from .ranges import content_range, multipart, parse_range, unsatisfied_range
@@ -134,7 +135,7 @@ class Segments:
                 return segment
             self._position, self._stop = segment
         wanted = min(BLOCK, self._stop - self._position)
-        block = self._source.pread(wanted, self._position)
+        block = concurrency.run_blocking(self._source.pread, wanted, self._position)
         if not block:
             # Raising lets the server cut the connection; ending would look complete.
             raise OSError(f"file ends at byte {self._position}, before byte {self._stop}")
@@ -142,7 +143,7 @@ class Segments:
         return block
 
     def close(self) -> None:
-        self._source.close()
+        _close(self._source)
 
 
 def respond(
@@ -185,10 +186,10 @@ def serve(
             return _serve_range(environ, start_response, source, selected, extra)
         else:
             return _serve_whole(environ, start_response, source, selected, extra)
-        source.close()
+        _close(source)
         return []
     except BaseException:
-        source.close()
+        _close(source)
         raise
 
 
@@ -202,11 +203,11 @@ def _serve_whole(
     size = selected.size
     start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
     if not size or environ["REQUEST_METHOD"] == "HEAD":
-        source.close()
+        _close(source)
         return []
     if source.data is not None:
         return Whole(source.data, source.close)
-    wrapper = environ.get("wsgi.file_wrapper")
+    wrapper = _file_wrapper(environ)
     if wrapper is not None:
         return wrapper(source, BLOCK)
     return Segments(source, [(0, size)])
@@ -231,7 +232,7 @@ def _serve_range(
     if not slices:
         content_range_field = ("Content-Range", unsatisfied_range(selected.size))
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
-        source.close()
+        _close(source)
         return []
     kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
@@ -239,7 +240,7 @@ def _serve_range(
     ((start, stop),) = slices
     kept.append(("Content-Range", content_range(start, stop, selected.size)))
     start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
-    wrapper = environ.get("wsgi.file_wrapper")
+    wrapper = _file_wrapper(environ)
     if (
         isinstance(source, io.RawIOBase)
         and wrapper is not None
@@ -268,6 +269,20 @@ def _serve_multipart(
     for head, start, stop in layout.parts:
         segments += [head, (start, stop)]
     return Segments(source, [*segments, layout.tail])
+
+
+def _close(source: Source) -> None:
+    """Close a file, which takes long where it was deleted meanwhile and is large."""
+    if source.data is None and concurrency.offloads():
+        concurrency.run_blocking(source.close)
+    else:
+        source.close()
+
+
+def _file_wrapper(environ: dict[str, Any]) -> Callable[..., Iterable[bytes]] | None:
+    """Give the server's file wrapper, but not where it would read on a hub's thread."""
+    wrapper: Callable[..., Iterable[bytes]] | None = environ.get("wsgi.file_wrapper")
+    return None if wrapper is None or concurrency.offloads() else wrapper
 
 
 @functools.lru_cache(maxsize=16)

@@ -13,8 +13,10 @@ Imports: names, web.fields, web.invalidation.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -23,6 +25,11 @@ from . import fields, invalidation
 
 #: What a path segment may hold without quoting (RFC 3986, section 3.3), and the slash.
 _PATH_SAFE = "/!$&'()*+,;=:@-._~"
+
+#: A quoted path as :func:`_normal` gives it, where nothing in it is quoted.
+_PLAIN = re.compile(r"/[/!$&'()*+,;=:@\-._~0-9A-Za-z]*")
+_QUOTED = re.compile("%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 
 #: A host and a port, and nothing that could pass for a part of the path (RFC 3986, section 3.2).
 _HOST = re.compile(r"(?:[a-z0-9._~!$&'()*+,;=%-]+|\[[a-z0-9._~!$&'()*+,;=:%-]+\])(?::[0-9]*)?")
@@ -41,8 +48,10 @@ class Routes:
 
     :param patterns: regular expressions that must match the whole PATH_INFO;
         none: every path.
-    :param resources: such expressions for paths that name an image and do not fetch it.
+    :param resources: such expressions for paths that name an image and do not fetch it;
+        a DELETE there deletes the image.
     :param query_in_id: whether a query string belongs to the id that a route gives.
+    :param query_apart: names of parameters in it that do not.
     """
 
     def __init__(
@@ -50,42 +59,52 @@ class Routes:
         patterns: Sequence[str],
         resources: Sequence[str] = (),
         query_in_id: bool = True,
+        query_apart: Collection[str] = (),
     ) -> None:
         self._patterns = [re.compile(pattern) for pattern in patterns]
         self._resources = [re.compile(pattern) for pattern in resources]
         self._query_in_id = query_in_id
+        self._query_apart = frozenset(query_apart)
 
     def image_id(self, environ: Mapping[str, Any]) -> str | None:
         """Give the id of the image that a request is about.
 
         :return: ``None`` if it is about none, or one whose id would be too long to keep.
         """
+        images = self._patterns
         try:
-            if self._patterns:
-                image_id = self._match(environ, self._patterns)
-            else:
-                image_id = target_uri(environ)
+            image_id = self._match(environ, images) if images else target_uri(environ)
         except UnicodeEncodeError:
             return None  # not the bytes as Latin-1 that PEP 3333 wants
         return image_id if image_id and _can_be_kept(image_id) else None
 
-    def changed_ids(self, environ: Mapping[str, Any], headers: fields.Headers) -> list[str]:
-        """Give the ids of the images that a successful unsafe request may have changed.
+    def changes(self, environ: Mapping[str, Any]) -> Callable[[fields.Headers], list[str]]:
+        """Look at an unsafe request, before the app may change its environ.
 
-        :param headers: of the answer.
+        :return: a function that takes the fields of a successful answer, and gives the ids of
+            the images that may have been changed.
 
         Source: RFC 9111, section 4.4.
         """
-        ids = [self._named_id(environ)]
-        target = target_uri(environ)
-        if target is not None:
-            for uri in invalidation.invalidated(target, headers):
-                ids.append(self._named_id(_environ_of(uri, environ)))
-        return [image_id for image_id in dict.fromkeys(ids) if image_id]
+        try:
+            target = target_uri(environ)
+        except UnicodeEncodeError:
+            target = None
+        script = environ.get("SCRIPT_NAME", "")
+        own = self._named_id(environ)
+
+        def changed(headers: fields.Headers) -> list[str]:
+            uris = [] if target is None else invalidation.invalidated(target, headers)
+            others = [self.image_id(_environ_of(uri, script)) for uri in uris]
+            return [image_id for image_id in dict.fromkeys((own, *others)) if image_id]
+
+        return changed
 
     def _named_id(self, environ: Mapping[str, Any]) -> str | None:
-        """Give the id of the image that a request fetches or otherwise names."""
-        image_id = self.image_id(environ) or self._match(environ, self._resources)
+        """Give the id of the image that a request fetches, or deletes under another path."""
+        image_id = self.image_id(environ)
+        if image_id is None and environ["REQUEST_METHOD"] == "DELETE":
+            image_id = self._match(environ, self._resources)
         return image_id if image_id and _can_be_kept(image_id) else None
 
     def _match(self, environ: Mapping[str, Any], patterns: Sequence[re.Pattern[str]]) -> str | None:
@@ -104,9 +123,17 @@ class Routes:
                 return text
             # Else the path ``a%3Fb`` would be the path ``a`` with the query ``b``.
             text = text.replace("%", "%25").replace("?", "%3F")
-            query = environ.get("QUERY_STRING")
+            query = self._query(environ)
             return f"{text}?{query}" if query else text
         return None
+
+    def _query(self, environ: Mapping[str, Any]) -> str:
+        """Give the part of the query string that belongs to the id."""
+        query: str = environ.get("QUERY_STRING", "")
+        if not query or not self._query_apart:
+            return query
+        parts = query.split("&")
+        return "&".join(p for p in parts if p.partition("=")[0] not in self._query_apart)
 
 
 def _can_be_kept(image_id: str) -> bool:
@@ -116,21 +143,29 @@ def _can_be_kept(image_id: str) -> bool:
 def target_uri(environ: Mapping[str, Any]) -> str | None:
     """Give the target URI of a request, with the path as the client quoted it.
 
-    :return: ``None`` if Host is no host: with ``Host: a/b`` the path ``/c`` of
-        one host would pass for the path ``/b/c`` of another.
+    :return: ``None`` if Host is no host, or the path does not begin with a slash: with
+        ``Host: a/b`` the path ``/c`` of one host would pass for the path ``/b/c`` of another.
     :raises UnicodeEncodeError: the path is not as PEP 3333 wants it.
 
-    Source: RFC 9110, section 7.1; RFC 3986, section 6.2.3 (default port).
+    Source: RFC 9110, sections 7.1 and 7.2; RFC 3986, section 6.2.3 (default port).
     """
     scheme = environ["wsgi.url_scheme"]
     host = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    origin = _origin(scheme, host)
+    path = quoted_path(environ)
+    if origin is None or path[:1] not in ("", "/"):
+        return None
+    query = environ.get("QUERY_STRING")
+    return f"{origin}{path}?{query}" if query else f"{origin}{path}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _origin(scheme: str, host: str) -> str | None:
+    """Give scheme and host as they are compared; ``None`` for what is no host."""
     host = host.lower()
     if _HOST.fullmatch(host) is None:
         return None
-    host = host.removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
-    query = environ.get("QUERY_STRING")
-    path = quoted_path(environ)
-    return f"{scheme}://{host}{path}?{query}" if query else f"{scheme}://{host}{path}"
+    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ':'))}"
 
 
 def quoted_path(environ: Mapping[str, Any]) -> str:
@@ -143,18 +178,21 @@ def quoted_path(environ: Mapping[str, Any]) -> str:
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if raw:
         raw_path, _, _ = raw.partition("?")
-        origin = _ORIGIN.match(raw_path)
-        if origin is not None:
-            raw_path = raw_path[origin.end() :]
+        if not raw_path.startswith("/"):
+            raw_path = _ORIGIN.sub("", raw_path, count=1)
+        if raw_path == path and _PLAIN.fullmatch(path):
+            return path
         if raw_path.isascii() and unquote(raw_path, "latin-1") == path:
-            return str(raw_path)
+            return _normal(raw_path)
     return quote(path, safe=_PATH_SAFE, encoding="latin-1")
 
 
-def _environ_of(uri: str, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the part of an environ that says which URI is asked for, on the same server."""
+def _environ_of(uri: str, script: str) -> dict[str, Any]:
+    """Make the part of an environ that says which URI is asked for, on the same server.
+
+    :param script: where the app is mounted.
+    """
     parts = urlsplit(uri)
-    script = environ.get("SCRIPT_NAME", "")
     path = unquote(parts.path, "latin-1")
     if not path.startswith(f"{script}/"):
         script = ""
@@ -166,3 +204,16 @@ def _environ_of(uri: str, environ: Mapping[str, Any]) -> dict[str, Any]:
         "QUERY_STRING": parts.query,
         "RAW_URI": parts.path,
     }
+
+
+def _normal(quoted: str) -> str:
+    """Write a quoted path the one way that others are compared in.
+
+    Source: RFC 3986, sections 6.2.2.1 and 6.2.2.2.
+    """
+    return quote(_QUOTED.sub(_normal_octet, quoted), safe=f"{_PATH_SAFE}%")
+
+
+def _normal_octet(octet: re.Match[str]) -> str:
+    character = chr(int(octet[1], 16))
+    return character if character in _UNRESERVED else octet[0].upper()

@@ -2,7 +2,8 @@
 
 Pure: functions over the request's environ and the answer's fields.
 
-Imports: drivers.base, web.fields, web.freshness, web.policy, web.storable, web.vary.
+Imports: drivers.base, web.directives, web.fields, web.freshness, web.policy, web.storable,
+web.vary.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..drivers.base import Record
 from . import fields, freshness, storable, vary
+from .directives import request_directives
 from .policy import policy
 
 #: Request fields that say who is asking, as environ keys.
@@ -70,6 +72,11 @@ _HANDED_OUT = frozenset({"authentication-info", "set-cookie2", "x-subject-token"
 _NOT_KEPT = frozenset({"content-length", "age", "cache-status"})
 
 
+#: Why an answer that renews what is stored has it dropped: it says itself that such an
+#: answer is not for a shared cache.
+TAKEN_BACK = frozenset({"no-store", "private", "vary"})
+
+
 def content_length(headers: fields.Headers) -> int | None:
     """Read the length that an answer promises.
 
@@ -92,10 +99,19 @@ def content_length(headers: fields.Headers) -> int | None:
 
 
 def is_image(headers: fields.Headers, patterns: Collection[str]) -> bool:
-    """Say whether an answer's media type is one of those that count as images."""
+    """Say whether an answer's media type is one of those that count as images.
+
+    :param patterns: shell patterns; one that begins with ``!`` says what does not count.
+    """
     media_type, _, _ = (fields.get(headers, "content-type") or "").partition(";")
     name = media_type.strip().lower()
-    return any(fnmatch.fnmatchcase(name, pattern.lower()) for pattern in patterns)
+    wanted, unwanted = False, False
+    for pattern in patterns:
+        if pattern.startswith("!"):
+            unwanted = unwanted or fnmatch.fnmatchcase(name, pattern[1:].lower())
+        else:
+            wanted = wanted or fnmatch.fnmatchcase(name, pattern.lower())
+    return wanted and not unwanted
 
 
 def bypass(environ: Mapping[str, Any]) -> str | None:
@@ -122,6 +138,7 @@ class Rules:
     :param authorized: whether somebody is asked at each hit who may have the copy.
     :param unconditional: whether an answer is worth storing whatever its freshness.
     :param uncoded: whether only bytes without a content coding are what the id names.
+    :param not_images: fields, in lower case, of answers that only look like images.
     """
 
     content_types: tuple[str, ...]
@@ -129,6 +146,7 @@ class Rules:
     authorized: bool = False
     unconditional: bool = False
     uncoded: bool = False
+    not_images: tuple[str, ...] = ()
 
     def refusal(
         self, environ: Mapping[str, Any], status: int, headers: fields.Headers, now: float
@@ -159,12 +177,33 @@ class Rules:
             return "content-type"
         if self.uncoded and (fields.get(headers, "content-encoding") or "identity") != "identity":
             return "content-encoding"
+        if any(fields.get(headers, name) is not None for name in self.not_images):
+            return "manifest"
         try:
             content_length(headers)
         except ValueError:
             return "content-length"
         age = freshness.initial_age(headers, now, now)
         return None if self.unconditional or storable.is_useful(stated, age) else "not-fresh"
+
+    def renewal_refusal(
+        self, environ: Mapping[str, Any], headers: fields.Headers, now: float
+    ) -> str | None:
+        """Why what the app answered about a stored 200 is not stored with it.
+
+        :param environ: the request that the app answered: a GET or HEAD for all or a part.
+        :param headers: of the stored answer, as renewed.
+        :return: one of :data:`TAKEN_BACK` if the answer forbids that any of it is stored;
+            another word if this request's answer must not be; ``None``: store it.
+
+        Source: RFC 9111, sections 3.2, 3.5 and 5.2.1.5.
+        """
+        own = {"REQUEST_METHOD": "GET", "HTTP_CACHE_CONTROL": "", "HTTP_PRAGMA": ""}
+        ranged = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
+        reason = self.refusal(ranged | own, 200, headers, now)
+        if reason is None and "no-store" in request_directives(environ):
+            return "request"
+        return reason
 
     def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:
         """Give the fields of an answer without those that hand out credentials."""

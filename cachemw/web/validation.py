@@ -112,7 +112,7 @@ def freshens(stored: fields.Headers, fresh: fields.Headers) -> bool:
 
 
 def updated(
-    stored: fields.Headers, fresh: fields.Headers, response_time: float
+    stored: fields.Headers, fresh: fields.Headers, response_time: float, whole: bool = False
 ) -> tuple[tuple[str, str], ...]:
     """The fields of a stored response after a 304.
 
@@ -123,6 +123,7 @@ def updated(
     :param stored: fields of the stored response.
     :param fresh: fields of the 304.
     :param response_time: when the 304 arrived, seconds since the epoch.
+    :param whole: whether the 304 has all fields, so that what it lacks is gone.
 
     Source: RFC 9111, sections 3.1 and 3.2; RFC 9110, section 6.6.1.
     """
@@ -131,6 +132,8 @@ def updated(
         news.append(("Date", fields.format_http_date(response_time)))
     replaced = {name.lower() for name, _ in news}
     kept = [pair for pair in stored if pair[0].lower() not in replaced]
+    if whole:
+        kept = [pair for pair in kept if pair[0].lower() in _NOT_UPDATED]
     return (*kept, *news)
 
 

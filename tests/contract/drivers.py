@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from cachemw import names
-from cachemw.drivers.base import Driver, Record
+from cachemw.drivers._files import names_of
+from cachemw.drivers.base import MOST_VARIANTS, Driver, Record
 
 BODY = bytes(range(256)) * 4  # 1 KiB
 
@@ -28,16 +29,19 @@ def open_driver(driver_name: str, directory: Path | str, **options) -> Driver:
     return driver
 
 
-def store(driver: Driver, image_id: str, body: bytes = b"image", headers=()) -> None:
+def store(
+    driver: Driver, image_id: str, body: bytes = b"image", headers=(), variant: int = 0
+) -> None:
     """Fill an image from its beginning to its commit."""
-    sink = driver.start_fill(image_id)
+    sink = driver.start_fill(image_id, variant)
     sink.write(body)
     record = driver.describe(image_id, sink)
-    sink.commit(Record(image_id, record.size, record.checksum, tuple(headers)))
+    checksum = record.checksum
+    sink.commit(Record(image_id, record.size, checksum, tuple(headers), variant=variant))
 
 
-def read(driver: Driver, image_id: str) -> bytes:
-    with driver.open_for_read(image_id) as entry:
+def read(driver: Driver, image_id: str, variant: int = 0) -> bytes:
+    with driver.open_for_read(image_id, variant) as entry:
         return entry.read()
 
 
@@ -66,7 +70,9 @@ def assert_sound(driver: Driver) -> None:
         if names.is_entry_name(path.name) and path.is_file() and not path.is_symlink()
     }
     listed = driver.get_cached_images()
-    assert {names.entry_name(image["image_id"]): image["size"] for image in listed} == files
+    assert sorted(image["size"] for image in listed) == sorted(files.values())
+    every = {image["image_id"] for image in listed}
+    assert set(files) <= {name for image_id in every for name in names_of(image_id)}
     assert driver.get_cache_size() == sum(files.values())
     others = [
         path.lstat().st_size
@@ -74,11 +80,16 @@ def assert_sound(driver: Driver) -> None:
         for path in (directory / part).iterdir()
     ]
     assert driver.get_usage() == sum(files.values()) + sum(others)
-    for image in listed:
-        with driver.open_for_read(image["image_id"]) as entry:
-            record = entry.record
-            assert record is not None
-            assert f"sha256:{sha256(entry.read())}" == record.checksum == image["checksum"]
+    found = []
+    for image_id in every:
+        for variant in range(MOST_VARIANTS):
+            if names.entry_name(image_id, variant) in files:
+                with driver.open_for_read(image_id, variant) as entry:
+                    record = entry.record
+                    assert record is not None
+                    assert f"sha256:{sha256(entry.read())}" == record.checksum
+                    found.append((image_id, record.checksum))
+    assert sorted(found) == sorted((image["image_id"], image["checksum"]) for image in listed)
 
 
 def sha256(body: bytes) -> str:

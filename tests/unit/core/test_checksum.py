@@ -155,6 +155,15 @@ def test_a_registry_names_the_digest():
     assert found(("Docker-Content-Digest", f"blake3:{SHA256}")) == []
 
 
+@pytest.mark.parametrize(
+    "promise", [("Docker-Content-Digest", f"sha256:{SHA256}"), ("X-Image-Meta-Checksum", MD5)]
+)
+@pytest.mark.parametrize(("coding", "counts"), [("gzip", False), ("identity", True)])
+def test_a_digest_of_the_image_does_not_count_where_the_body_was_encoded(promise, coding, counts):
+    """RFC 9110, section 8.4: nginx, for one, encodes a manifest and keeps the digest."""
+    assert bool(found(promise, ("Content-Encoding", coding))) is counts
+
+
 def test_google_hashes_are_read_from_one_line_or_several():
     """Google Cloud Storage XML API, x-goog-hash."""
     crc32c, md5 = f"crc32c={b64(CRC32)}", f"md5={b64(MD5)}"

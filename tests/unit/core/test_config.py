@@ -223,6 +223,13 @@ def test_our_own_section_goes_before_the_default_section():
     assert (settings.dir, settings.max_size) == ("/cache", 2048)
 
 
+def test_the_name_of_our_section_is_not_an_option():
+    """Swift's loader hands it over with the options."""
+    settings = Settings.from_conf({}, {"__name__": "cache", "dir": "/cache"})
+
+    assert settings.dir == "/cache"
+
+
 def test_an_unknown_name_in_the_default_section_is_warned_of(caplog):
     """Glance has more options of that prefix."""
     with caplog.at_level(logging.WARNING):

@@ -59,6 +59,51 @@ def test_raw_target_that_says_something_else_is_not_believed(raw):
     assert target_uri(environ(RAW_URI=raw)) == "http://server:8080/cat.png"
 
 
+@pytest.mark.parametrize(
+    ("raw", "path", "expected"),
+    [
+        ("/%61%2e%7E", "/a.~", "/a.~"),
+        ("/a%2fb", "/a/b", "/a%2Fb"),
+        ('/"<', '/"<', "/%22%3C"),
+        ("/%", "/%", "/%"),
+        ("/%253f", "/%3f", "/%253f"),
+    ],
+)
+def test_a_path_quoted_otherwise_is_the_same_target(raw, path, expected):
+    """RFC 3986, sections 6.2.2.1 and 6.2.2.2: else a PUT to it would leave the copy alone."""
+    assert target_uri(environ(path, RAW_URI=raw)) == f"http://server:8080{expected}"
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("a/images", "/cat.png"),
+        ("a/images/cat.png?", "/x"),
+        ("a?", "/cat.png"),
+        ("a#", "/cat.png"),
+        ("u@a", "/cat.png"),
+        ("a b", "/cat.png"),
+        ("a\\b", "/cat.png"),
+        ("a:x", "/cat.png"),
+        ("\xe4", "/cat.png"),
+        ("a", "http://a/cat.png"),
+        ("a", "*"),
+    ],
+)
+def test_host_that_is_none_makes_no_target(host, path):
+    """RFC 9110, section 7.2. "a/images" with "/cat" would be "a" with "/images/cat"."""
+    assert target_uri(environ(path, HTTP_HOST=host)) is None
+    assert Routes([]).image_id(environ(path, HTTP_HOST=host)) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a-b.c_d:8", "127.0.0.1", "[::1]", "[fe80::1%25en0]:81", "a:"]
+)
+def test_host_in_any_form_makes_a_target(host):
+    """RFC 3986, section 3.2.2."""
+    assert target_uri(environ(HTTP_HOST=host)) == f"http://{host}/cat.png"
+
+
 @given(st.text(st.characters(max_codepoint=255), max_size=20))
 def test_two_paths_never_share_a_target(path):
     from urllib.parse import unquote
@@ -92,8 +137,7 @@ def test_query_is_part_of_the_id_that_a_route_gives():
     assert routes.image_id(environ("/images/cat", QUERY_STRING="w=1")) == "cat?w=1"
 
 
-def test_path_cannot_pass_for_another_path_with_a_query():
-    """WSGI unquotes ``%3F``, so that both have the same text."""
+def test_question_mark_in_the_path_is_not_the_querys():
     routes = Routes(["/images/(?P<image_id>.+)"])
 
     assert routes.image_id(environ("/images/cat?w=1")) == "cat%3Fw=1"
@@ -142,3 +186,17 @@ def test_id_is_text_as_the_client_meant_it():
 
 def test_bytes_that_are_not_utf8_are_an_id_too():
     assert Routes(["/(?P<image_id>.+)"]).image_id(environ("/\xff")) == "\udcff"
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("temp_url_sig=1&temp_url_expires=2", "cat"),
+        ("temp_url_sig=1&version-id=2", "cat?version-id=2"),
+        ("xtemp_url_sig=1", "cat?xtemp_url_sig=1"),
+    ],
+)
+def test_parameters_that_tell_nothing_apart_are_not_in_the_id(query, expected):
+    routes = Routes([r"/(?P<image_id>\w+)"], query_apart=["temp_url_sig", "temp_url_expires"])
+
+    assert routes.image_id(environ("/cat", QUERY_STRING=query)) == expected

@@ -47,6 +47,13 @@ def test_pages_and_data_are_not(media_type):
     assert not storing.is_image([("Content-Type", media_type)], IMAGE_TYPES)
 
 
+def test_type_that_is_excluded_is_no_image_whatever_else_matches():
+    patterns = ("*", "!image/SVG*")
+
+    assert storing.is_image([("Content-Type", "image/png")], patterns)
+    assert not storing.is_image([("Content-Type", "Image/svg+xml; x=1")], patterns)
+
+
 def test_answer_without_a_type_is_no_image():
     assert not storing.is_image([], IMAGE_TYPES)
 
@@ -93,3 +100,12 @@ def test_record_keeps_what_selected_the_variant():
     assert vary.selected(record.vary, request)
     assert not vary.selected(record.vary, {"HTTP_ACCEPT": "image/webp"})
     assert not vary.selected(record.vary, {**request, "HTTP_ACCEPT_LANGUAGE": "de"})
+
+
+def test_answer_that_only_looks_like_an_image_is_not_stored():
+    rules = storing.Rules(content_types=("*",), unconditional=True, not_images=("x-manifest",))
+    headers = [("Content-Type", "image/png")]
+    request = {"REQUEST_METHOD": "GET"}
+
+    assert rules.refusal(request, 200, headers, 0.0) is None
+    assert rules.refusal(request, 200, [*headers, ("X-Manifest", "")], 0.0) == "manifest"

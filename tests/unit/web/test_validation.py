@@ -204,3 +204,13 @@ def test_no_fields_break_a_validation(stored, fresh):
     updated = validation.updated(stored, fresh, NOW)
 
     assert validation.updated(updated, fresh, NOW) == updated
+
+
+def test_fields_that_a_whole_304_lacks_are_gone():
+    """But not those that the stored bytes depend on."""
+    stored = [("X-Color", "red"), ("Content-Encoding", "gzip")]
+    fresh = (("X-Size", "big"), ("Date", DATE))
+
+    updated = validation.updated(stored, fresh, NOW, whole=True)
+
+    assert updated == (("Content-Encoding", "gzip"), *fresh)
