@@ -67,6 +67,7 @@ class Preset:
     :param not_images: fields, in lower case, of answers that only look like images.
     :param whole_304: whether a 304 has all fields of the image, so that others are gone.
     :param etag_is_md5: whether a strong entity tag is the MD5 of the bytes.
+    :param asks_by_head: whether a 304 says nothing about who may have an image, and a HEAD does.
     :param id_is_checksum: whether an id that looks like a checksum is one of the bytes, so that
         they cannot change.
     """
@@ -80,6 +81,7 @@ class Preset:
     query_apart: tuple[str, ...] = ()
     not_images: tuple[str, ...] = ()
     whole_304: bool = False
+    asks_by_head: bool = False
     etag_is_md5: bool = False
     id_is_checksum: bool = False
 
@@ -120,6 +122,9 @@ PRESETS = {
         freshness="immutable",
         authorize="app",
         query_in_id=False,
+        # Docker's registry compares If-None-Match with the digest in a manifest's path before
+        # it looks whether the repository has it.
+        asks_by_head=True,
         id_is_checksum=True,
     ),
 }

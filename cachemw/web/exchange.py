@@ -9,6 +9,7 @@ Imports: nothing of ours.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -51,6 +52,9 @@ class Answer:
     :param write_field: field to add where the app writes its body itself.
     """
 
+    #: When the app was asked, and when it answered: seconds since the epoch.
+    asked = answered = 0.0
+
     def __init__(
         self,
         environ: dict[str, Any],
@@ -63,7 +67,10 @@ class Answer:
         #: Whether the app has written through the callable, so that headers are out.
         self.written = False
         #: How many changes there had been when the app was asked (``web.changes``).
-        self.asked_at = 0
+        self.changes_before = 0
+        #: The request as it came: the app may change its environ, as routers do, and those
+        #: who take credentials out of it.
+        self.request = dict(environ)
         self._environ = environ
         self._start_response = start_response
         self._write_field = write_field
@@ -77,6 +84,11 @@ class Answer:
         """The status code."""
         return int(self.status[:3])
 
+    @property
+    def known_request(self) -> dict[str, Any]:
+        """The request as it came, with what the app found out beside it (``REMOTE_USER``)."""
+        return {**self._environ, **self.request}
+
     def fetch(self, app: Callable[..., Iterable[bytes]]) -> None:
         """Call the app, and go on until status and fields are known.
 
@@ -84,11 +96,13 @@ class Answer:
         """
         if self._server_wrapper is not None:
             self._environ["wsgi.file_wrapper"] = FileBody
+        self.asked = time.time()
         try:
             self.body = app(self._environ, self._start)
             if not self.status:
                 self.body = _Begun(self.body)
         finally:
+            self.answered = time.time()
             if self._server_wrapper is not None:
                 self._environ["wsgi.file_wrapper"] = self._server_wrapper
         if not self.status:

@@ -98,19 +98,17 @@ class Forwarder:
         with contextlib.ExitStack() as stack:
             if adopted is not None:
                 stack.callback(adopted.close)
-            asked = time.time()
             answer = self._ask(environ, start_response, forward)
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
-            now = time.time()
-            reason = self._rules.refusal(environ, answer.code, answer.headers, now)
+            reason = self._refusal(answer, answer.known_request)
             if reason is None:
-                record = self._record(environ, answer, image_id, (asked, now), replaces)
+                record = self._record(answer, image_id, replaces)
                 expected = self._expected(environ, answer, record)
                 if adopted is not None and self._adopt(adopted, record, expected):
                     stack.pop_all()
-                    return self._serve_adopted(environ, start_response, adopted, answer)
+                    return self._serve_adopted(start_response, adopted, answer)
                 body = self._fill(answer, record, expected, forward)
             else:
                 body = self._decline(answer, forward, reason)
@@ -157,7 +155,7 @@ class Forwarder:
         with contextlib.ExitStack() as stack:
             stack.callback(entry.close)
             try:
-                answer, times = self._ask_about(environ, start_response, record, forward)
+                answer = self._ask_about(environ, start_response, record, forward)
             except Exception as exc:
                 if not self._may_be_stale(decision):
                     raise
@@ -170,18 +168,21 @@ class Forwarder:
             status = f"{forward}; fwd-status={answer.code}"
             if self._holds(record, answer):
                 answer.close()
-                fresh = self._validated(environ, entry, record, answer, times)
+                fresh = self._validated(entry, record, answer)
                 stack.pop_all()
-                return self._serve_validated(environ, start_response, entry, fresh, f"fwd={status}")
+                return self._serve_validated(
+                    answer.request, start_response, entry, fresh, f"fwd={status}"
+                )
             if answer.code in _FAILURES and self._may_be_stale(decision):
                 answer.close()
                 stack.pop_all()
-                return self._serve_stale(environ, start_response, entry, stored, status)
-            if answer.code == 304:
-                # About something that is not what we have: ask again, for all of it.
+                return self._serve_stale(answer.request, start_response, entry, stored, status)
+            if answer.code == 304 or self._service.asks_by_head:
+                # About something that is not what we have, or without what the client wants.
                 answer.close()
-                return self.miss(environ, start_response, record.image_id, forward, replaces=record)
-            body = self._replace(environ, answer, record, forward, times)
+                request = _given_back(environ, answer)
+                return self.miss(request, start_response, record.image_id, forward, replaces=record)
+            body = self._replace(environ, answer, record, forward)
             stack.pop_all()
             entry.close()
             return body
@@ -222,17 +223,18 @@ class Forwarder:
 
     def _renew(self, environ: Environ, entry: Entry | MemoryEntry, record: Record) -> None:
         """Ask the app about an entry; read what it has in its place to the end."""
-        answer, times = self._ask_about(environ, _nobody, record, "stale")
+        answer = self._ask_about(environ, _nobody, record, "stale")
         if self._holds(record, answer):
             answer.close()
-            self._validated(environ, entry, record, answer, times)
+            self._validated(entry, record, answer)
         elif answer.written:
             answer.close()  # what was written is not in the body
-        elif answer.code == 304:
+        elif answer.code == 304 or self._service.asks_by_head:
             answer.close()
-            _drain(self.miss(environ, _nobody, record.image_id, "stale", replaces=record))
+            request = _given_back(environ, answer)
+            _drain(self.miss(request, _nobody, record.image_id, "stale", replaces=record))
         else:
-            _drain(self._replace(environ, answer, record, "stale", times))
+            _drain(self._replace(environ, answer, record, "stale"))
 
     def _refreshed(self, image_id: str) -> None:
         with self._lock:
@@ -241,25 +243,31 @@ class Forwarder:
     # What the app answered
 
     def _ask(self, environ: Environ, start_response: StartResponse, forward: str) -> Answer:
-        field = hits.cache_status(f"fwd={forward}; detail=write")
-        answer = Answer(environ, start_response, field)
-        answer.asked_at = self.changes.count
+        answer = self._answer(environ, start_response, forward)
         answer.fetch(self._app)
         return answer
 
     def _ask_about(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        record: Record,
-        forward: str,
-    ) -> tuple[Answer, tuple[float, float]]:
-        """Ask the app under conditions of ours. :return: the answer, and when it was asked and
-        when it answered."""
-        began = time.time()
-        with _conditions(environ, validation.conditions(record.headers)):
-            answer = self._ask(environ, start_response, forward)
-        return answer, (began, time.time())
+        self, environ: Environ, start_response: StartResponse, record: Record, forward: str
+    ) -> Answer:
+        """Ask the app about what is stored."""
+        answer = self._answer(environ, start_response, forward)
+        asked = validation.conditions(record.headers)
+        if self._service.asks_by_head:
+            asked = {"REQUEST_METHOD": "HEAD"}
+        with _conditions(environ, asked):
+            answer.fetch(self._app)
+        return answer
+
+    def _answer(self, environ: Environ, start_response: StartResponse, forward: str) -> Answer:
+        field = hits.cache_status(f"fwd={forward}; detail=write")
+        answer = Answer(environ, start_response, field)
+        answer.changes_before = self.changes.count
+        return answer
+
+    def _refusal(self, answer: Answer, request: Environ) -> str | None:
+        """Why an answer is not stored, as Cache-Status says it."""
+        return self._rules.refusal(request, answer.code, answer.headers, answer.answered)
 
     def _holds(self, record: Record, answer: Answer) -> bool:
         """Whether the app says that what is stored is what it has."""
@@ -279,19 +287,12 @@ class Forwarder:
             self._promised(answer),
         )
 
-    def _validated(
-        self,
-        environ: Environ,
-        entry: Entry | MemoryEntry,
-        record: Record,
-        answer: Answer,
-        times: tuple[float, float],
-    ) -> Record:
+    def _validated(self, entry: Entry | MemoryEntry, record: Record, answer: Answer) -> Record:
         """Give the record as the app's answer renews it; kept where freshness depends on it.
 
         Source: RFC 9111, sections 3.2 and 4.3.4.
         """
-        began, now = times
+        now = answer.answered
         headers = validation.updated(
             record.headers,
             answer.headers,
@@ -302,45 +303,39 @@ class Forwarder:
         fresh = dataclasses.replace(
             record,
             headers=headers,
-            vary=() if self._named(record) is not None else storing.selecting(environ, headers),
+            vary=()
+            if self._named(record) is not None
+            else storing.selecting(answer.request, headers),
             stored=now,
-            age=freshness.initial_age(answer.headers, began, now),
+            age=freshness.initial_age(answer.headers, answer.asked, now),
         )
         if self._settings.freshness == "http":
-            self._keep(environ, entry, fresh, now)
+            self._keep(entry, fresh, answer)
         return fresh
 
-    def _keep(
-        self, environ: Environ, entry: Entry | MemoryEntry, fresh: Record, now: float
-    ) -> None:
+    def _keep(self, entry: Entry | MemoryEntry, fresh: Record, answer: Answer) -> None:
         """Store a record that the app's answer renewed, as far as the answer and the request
         let it be stored; drop the entry where the answer takes back that it may be."""
-        reason = self._rules.renewal_refusal(environ, fresh.headers, now)
+        reason = self._rules.renewal_refusal(answer.known_request, fresh.headers, answer.answered)
         if reason in storing.TAKEN_BACK or not storing.fits(fresh):
             self._forget(fresh.image_id)
         elif reason is None:
             self._cache.update(entry, fresh)
 
     def _replace(
-        self,
-        environ: Environ,
-        answer: Answer,
-        record: Record,
-        forward: str,
-        times: tuple[float, float],
+        self, environ: Environ, answer: Answer, record: Record, forward: str
     ) -> Iterable[bytes]:
         """Pass on an answer that is not what is stored; store it if it may be."""
-        code, now = answer.code, times[1]
-        with _conditions(environ, {}):
-            # The range was not asked of the app, so what came is whole.
-            reason = self._rules.refusal(environ, code, answer.headers, now)
+        code = answer.code
+        # The range was not asked of the app, so what came is whole.
+        reason = self._refusal(answer, validation.unconditional(answer.known_request))
         if code == 200:
-            outcome = _evaluate(environ, answer.headers)
+            outcome = _evaluate(answer.request, answer.headers)
             if outcome != 200:
                 answer.close()
                 return answer.instead(outcome, hits.cache_status(f"fwd={forward}; fwd-status=200"))
         if reason is None:
-            fresh = self._record(environ, answer, record.image_id, times, record)
+            fresh = self._record(answer, record.image_id, record)
             return self._fill(answer, fresh, self._expected(environ, answer, fresh), forward)
         body = self._decline(answer, f"{forward}; fwd-status={code}", reason)
         self._forget_if_gone(answer, record, reason)
@@ -366,15 +361,10 @@ class Forwarder:
 
     # Storing
 
-    def _record(
-        self,
-        environ: Environ,
-        answer: Answer,
-        image_id: str,
-        times: tuple[float, float],
-        replaces: Record | None,
-    ) -> Record:
-        record = storing.new_record(image_id, environ, answer.headers, *times)
+    def _record(self, answer: Answer, image_id: str, replaces: Record | None) -> Record:
+        record = storing.new_record(
+            image_id, answer.request, answer.headers, answer.asked, answer.answered
+        )
         if self._named(record) is not None:
             record = dataclasses.replace(record, vary=())  # the bytes are the same for all
         # Kept beside what it replaces, it would never be met before that.
@@ -428,7 +418,7 @@ class Forwarder:
         except Exception:
             log.exception("%s could not be cached", record.image_id)
             return self._decline(answer, forward, "error")
-        if self.changes.since(record.image_id, answer.asked_at):
+        if self.changes.since(record.image_id, answer.changes_before):
             # Changed while the app was about to answer: it goes out, but is not stored.
             self._forget(record.image_id)
         try:
@@ -455,12 +445,12 @@ class Forwarder:
         return decision.stale_if_error and not self._rules.authorized
 
     def _serve_adopted(
-        self, environ: Environ, start_response: StartResponse, entry: Entry, answer: Answer
+        self, start_response: StartResponse, entry: Entry, answer: Answer
     ) -> Iterable[bytes]:
         answer.close()
         assert entry.record is not None
         return self._serve_validated(
-            environ, start_response, entry, entry.record, "hit; detail=adopted"
+            answer.request, start_response, entry, entry.record, "hit; detail=adopted"
         )
 
     def _serve_validated(
@@ -504,15 +494,24 @@ def _conditions(environ: Environ, asked: Mapping[str, str]) -> Iterator[None]:
 
     In the environ itself, not in a copy: what is in front of the filter may look for what
     the app leaves in it.
+
+    :param asked: the conditions, and whatever else the app is to see in place of the client's.
     """
-    own = {key: environ.pop(key) for key in validation.CLIENT_CONDITIONS if key in environ}
+    changed = {*validation.CLIENT_CONDITIONS, *asked}
+    own = {key: environ.pop(key) for key in changed if key in environ}
     environ.update(asked)
     try:
         yield
     finally:
-        for key in validation.CLIENT_CONDITIONS:
+        for key in changed:
             environ.pop(key, None)
         environ.update(own)
+
+
+def _given_back(environ: Environ, answer: Answer) -> Environ:
+    """Make a request what it was before the app had it, to be asked once more."""
+    environ.update(answer.request)
+    return environ
 
 
 def _has_length(headers: fields.Headers, size: int) -> bool:

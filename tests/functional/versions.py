@@ -118,7 +118,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.passed = 0.0
-        for module in ("cachemw.web.filter", "cachemw.web.forward"):
+        for module in ("cachemw.web.filter", "cachemw.web.exchange", "cachemw.web.forward"):
             monkeypatch.setattr(sys.modules[module], "time", self)
 
     def time(self) -> float:
