@@ -61,16 +61,21 @@ class Origin:
             start_response("204 No Content", [])
             return []
         self.calls[number] = self.calls.get(number, 0) + 1
-        start_response("200 OK", headers(number, version))
+        again = self.calls[number] if "HTTP_CACHE_CONTROL" in environ else 0
+        start_response("200 OK", headers(number, version, again))
         return _Body(self, body(number, version))
 
 
-def headers(number: int, version: int = 0) -> list[tuple[str, str]]:
+def headers(number: int, version: int = 0, again: int = 0) -> list[tuple[str, str]]:
+    """Give the fields of an image.
+
+    :param again: makes the tag another one, so that the same bytes are stored anew.
+    """
     data = body(number, version)
     fields = [
         ("Content-Type", "application/octet-stream"),
         ("Cache-Control", "public, max-age=86400"),
-        ("ETag", f'"{number}.{version}"'),
+        ("ETag", f'"{number}.{version}.{again}"'),
     ]
     if number % 3 != 2:
         fields.append(("Content-Length", str(len(data))))
@@ -117,7 +122,7 @@ class Download:
         assert self.error is None
         assert self.complete
         assert self.status == "200 OK"
-        tagged, version = map(int, self.headers["ETag"].strip('"').split("."))
+        tagged, version, _ = map(int, self.headers["ETag"].strip('"').split("."))
         assert tagged == number
         assert self.body == body(number, version), f"wrong bytes for {number}.{version}"
 
