@@ -9,8 +9,11 @@ HERE = Path(__file__).parent
 SERVE = ["gunicorn>=23", "urllib3>=2.2.3"]
 #: Has wheels for Linux on x86-64 only; elsewhere the tests that need it skip.
 UWSGI = "pyuwsgi>=2.0.30; sys_platform == 'linux' and platform_machine == 'x86_64'"
+#: Where they have wheels; elsewhere the tests that need them skip.
+HUBS = ["eventlet>=0.36", "gevent>=24.2; platform_machine in 'x86_64 aarch64'"]
 TEST = [
     *SERVE,
+    *HUBS,
     "hypothesis>=6.100",
     "pytest>=8",
     "pytest-timeout>=2.3",

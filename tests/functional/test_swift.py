@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.engines.swift import PIPELINE, Swift
+from tests.servers import ROOT
 
 pytestmark = [
     pytest.mark.skipif(
@@ -422,6 +423,18 @@ def test_newest_is_asked_of_the_servers(proxy, owner, image, asked):
 
     assert reply.body == BODY
     assert asked()
+
+
+def test_file_for_operators_runs_as_it_is(swift, owner, image, tmp_path):
+    """``etc/swift-cachemw-proxy-server.conf``, all but ports and places."""
+    text = (ROOT / "etc" / "swift-cachemw-proxy-server.conf").read_text()
+    with swift.proxy_of(text, tmp_path / "cache") as proxy:
+        token = proxy.token("owner")
+        first, second = (proxy.request(image, token) for _ in range(2))
+
+    assert first.body == second.body == BODY
+    assert "stored" in first.cache_status
+    assert "fwd-status=304" in second.cache_status
 
 
 def test_quoted_tags_stay_quoted(swift, owner, image, start_proxy):

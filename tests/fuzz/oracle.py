@@ -511,7 +511,14 @@ class Exchange:
         if None in lifetimes:
             return None
         least = min(_age(answer, self.time) for answer in (made, *news))
-        return "stale" if least >= max(lifetimes) else None
+        overdue = least - max(lifetimes)
+        return None if overdue < 0 or self._may_be_stale(made, overdue) else "stale"
+
+    def _may_be_stale(self, made: Made, overdue: float) -> bool:
+        """Whether the client takes what is stale, and the app lets it (RFC 9111, 4.2.4, 5.2.1.2)."""
+        if _REVALIDATED & set(made.plan.control):
+            return False
+        return "max-stale=9" in self.step.control and overdue <= 9
 
 
 def _slice(content_range: str, whole: bytes) -> bytes | None:
@@ -527,6 +534,10 @@ def _freshens(news: Made, made: Made) -> bool:
     says = news.code == 304 or (news.code == 200 and news.request["REQUEST_METHOD"] == "HEAD")
     tag = made.field("etag")
     return says and news.key == made.key and tag is not None and news.field("etag") == tag
+
+
+#: Directives of an answer that must not be used stale.
+_REVALIDATED = {"must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=0", "s-maxage=60"}
 
 
 def _lifetime(made: Made) -> float | None:

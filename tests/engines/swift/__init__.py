@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from tests.servers import Client, Reply
 HERE = Path(__file__).parent
 
 #: Where the virtual environments of engines are kept.
-ENGINES = Path(os.environ.get("CACHEMW_ENGINES_DIR", "/tmp/cachemw-engines"))
+ENGINES = Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir()) / "cachemw-engines"
 
 #: What is installed. The newest release is what operators get.
 PACKAGES = ("swift",)
@@ -137,6 +138,29 @@ class Swift:
             "proxy-server.conf", name, port=port, pipeline=pipeline, options=lines
         )
         with self._run(Proxy, "proxy", conf, port) as proxy:
+            yield proxy
+
+    @contextlib.contextmanager
+    def proxy_of(self, conf: str, directory: Path) -> Iterator[Proxy]:
+        """Run a proxy by an operator's file, but for its port, its directories and memcached.
+
+        :param conf: text of the file.
+        :param directory: for what is cached.
+        """
+        port = _free_port()
+        for theirs, ours in (
+            ("bind_port = 8080", f"bind_port = {port}"),
+            ("swift_dir = /etc/swift", f"swift_dir = {self.etc}"),
+            ("dir = /var/cache/cachemw", f"dir = {directory}"),
+            ("workers = 1", "workers = 0\nlog_address ="),
+            ("use = egg:swift#memcache", "paste.filter_factory = swift_memory:filter_factory"),
+        ):
+            if theirs not in conf:
+                raise ValueError(f"the file has no line {theirs!r}")
+            conf = conf.replace(theirs, ours)
+        path = self.etc / "operator.conf"
+        path.write_text(conf)
+        with self._run(Proxy, "proxy", path, port) as proxy:
             yield proxy
 
     def object_requests(self) -> list[str]:
