@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: errors, drivers._boot.
+Imports: concurrency, errors, drivers._boot.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
+from .. import concurrency
 from ..errors import DriverError
 from ._boot import boot_id
 
@@ -132,7 +133,8 @@ class Entry(io.RawIOBase):
         on_close, self.on_close = self.on_close, None
         try:
             super().close()
-            os.close(fd)
+            # Takes long where the image was deleted meanwhile and is large.
+            concurrency.run_blocking(os.close, fd)
         finally:
             if on_close is not None:
                 on_close()

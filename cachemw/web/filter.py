@@ -23,6 +23,7 @@ web.forward, web.freshness, web.hits, web.routes, web.storing, web.vary.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -154,6 +155,11 @@ class CacheFilter:
             decision = _SERVE  # it cannot have changed, whatever the client fears
         else:
             decision = freshness.decide(environ, age, stored.policy)
+        if decision.action == freshness.SERVE_STALE_AND_REVALIDATE and not (
+            environ.get("wsgi.multithread", True)
+        ):
+            # The app must not be called by another thread.
+            decision = dataclasses.replace(decision, action=freshness.REVALIDATE)
         if decision.action == freshness.REVALIDATE:
             if freshness.only_if_cached(environ):
                 entry.close()

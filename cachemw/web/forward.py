@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import os
 import re
 import threading
 import time
@@ -75,6 +76,7 @@ class Forwarder:
         #: What the filter saw being changed.
         self.changes = Changes()
         self._refreshing: set[str] = set()
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     # Nothing stored
@@ -194,6 +196,10 @@ class Forwarder:
         """
         image_id = record.image_id
         with self._lock:
+            if self._pid != os.getpid():
+                # The parent's threads are not in its child.
+                self._pid = os.getpid()
+                self._refreshing.clear()
             if image_id in self._refreshing or len(self._refreshing) >= _MOST_REFRESHES:
                 return
             self._refreshing.add(image_id)
@@ -461,7 +467,7 @@ class Forwarder:
         record: Record,
         status: str,
     ) -> Iterable[bytes]:
-        representation = hits.stored(record, self._settings.freshness).representation
+        representation = hits.describe(record, self._settings.freshness).representation
         return hits.answer(
             self._cache, environ, start_response, entry, representation, record.age, status
         )

@@ -32,8 +32,7 @@ class Stored:
     policy: Policy
 
 
-@functools.lru_cache(maxsize=4096)
-def stored(record: Record, freshness: str) -> Stored:
+def describe(record: Record, freshness: str) -> Stored:
     """Work out what an answer needs of a record.
 
     :param freshness: as the option of that name.
@@ -47,6 +46,10 @@ def stored(record: Record, freshness: str) -> Stored:
     return Stored(
         Representation.of(headers, record.size), fixed or policy(record.headers, record.stored)
     )
+
+
+#: The same, once for each record: those of hot images are one object for many requests.
+stored = functools.lru_cache(maxsize=1024)(describe)
 
 
 def answer(

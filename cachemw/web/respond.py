@@ -143,7 +143,7 @@ class Segments:
         return block
 
     def close(self) -> None:
-        _close(self._source)
+        self._source.close()
 
 
 def respond(
@@ -186,10 +186,10 @@ def serve(
             return _serve_range(environ, start_response, source, selected, extra)
         else:
             return _serve_whole(environ, start_response, source, selected, extra)
-        _close(source)
+        source.close()
         return []
     except BaseException:
-        _close(source)
+        source.close()
         raise
 
 
@@ -203,7 +203,7 @@ def _serve_whole(
     size = selected.size
     start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
     if not size or environ["REQUEST_METHOD"] == "HEAD":
-        _close(source)
+        source.close()
         return []
     if source.data is not None:
         return Whole(source.data, source.close)
@@ -232,7 +232,7 @@ def _serve_range(
     if not slices:
         content_range_field = ("Content-Range", unsatisfied_range(selected.size))
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
-        _close(source)
+        source.close()
         return []
     kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
@@ -269,14 +269,6 @@ def _serve_multipart(
     for head, start, stop in layout.parts:
         segments += [head, (start, stop)]
     return Segments(source, [*segments, layout.tail])
-
-
-def _close(source: Source) -> None:
-    """Close a file, which takes long where it was deleted meanwhile and is large."""
-    if source.data is None and concurrency.offloads():
-        concurrency.run_blocking(source.close)
-    else:
-        source.close()
 
 
 def _file_wrapper(environ: dict[str, Any]) -> Callable[..., Iterable[bytes]] | None:

@@ -910,3 +910,10 @@ def test_trouble_with_the_record_is_not_the_clients(client, origin, cache, clock
     for _ in range(2):
         response = client.get(URL)
         assert (response.body, status_of(response)) == (OLD, HELD)
+
+
+def test_app_that_threads_must_not_call_is_asked_before_the_answer(swr, origin):
+    """PEP 3333: ``wsgi.multithread``; the background is another thread."""
+    response = swr.get(URL, extra_environ={"wsgi.multithread": False})
+
+    assert status_of(response) == "cachemw; fwd=stale; fwd-status=304"

@@ -131,7 +131,11 @@ class Clock:
 
 def client_of(app, cache, **options) -> webtest.TestApp:
     """A client in front of the filter, with both sides of it held to PEP 3333."""
-    return webtest.TestApp(validator(CacheFilter(validator(app), cache=cache, **options)))
+    # As a server with threads has it; WebTest says that there are none.
+    return webtest.TestApp(
+        validator(CacheFilter(validator(app), cache=cache, **options)),
+        extra_environ={"wsgi.multithread": True},
+    )
 
 
 def status_of(response) -> str:

@@ -515,7 +515,7 @@ class Exchange:
         return None if overdue < 0 or self._may_be_stale(made, overdue) else "stale"
 
     def _may_be_stale(self, made: Made, overdue: float) -> bool:
-        """Whether the client takes what is stale, and the app lets it (RFC 9111, 4.2.4, 5.2.1.2)."""
+        """Whether the client takes what is stale, and the app lets it (RFC 9111, 5.2.1.2)."""
         if _REVALIDATED & set(made.plan.control):
             return False
         return "max-stale=9" in self.step.control and overdue <= 9
