@@ -464,9 +464,11 @@ class Exchange:
         if made.code != 200 or request["REQUEST_METHOD"] != "GET":
             return "not a 200 to a GET"
         # Who follows a fill under way learns of its end with the one who began it.
-        if self._is_whole and (plan.kind in _BROKEN or made.error is not None):
+        # A 304 has no body to be wrong.
+        has_body = self._is_whole and not self.status.startswith("304")
+        if has_body and (plan.kind in _BROKEN or made.error is not None):
             return "it failed"
-        if self._is_whole and made.lies:
+        if has_body and made.lies:
             return "it lied"
         if not re.match("image/|application/octet-stream", (plan.content_type or "").lower()):
             return "not an image"
