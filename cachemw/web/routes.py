@@ -40,6 +40,9 @@ _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 #: They would break the lines of logs and listings.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+#: Where servers put the target as it was sent.
+_RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
+
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -91,12 +94,14 @@ class Routes:
         except UnicodeEncodeError:
             target = None
         script = environ.get("SCRIPT_NAME", "")
-        own = self._named_id(environ)
+        # Apps mostly see the path unquoted, so that however it was quoted is the same to them.
+        unquoted = {key: value for key, value in environ.items() if key not in _RAW_TARGETS}
+        own = (self._named_id(environ), self._named_id(unquoted))
 
         def changed(headers: fields.Headers) -> list[str]:
             uris = [] if target is None else invalidation.invalidated(target, headers)
             others = [self.image_id(_environ_of(uri, script)) for uri in uris]
-            return [image_id for image_id in dict.fromkeys((own, *others)) if image_id]
+            return [image_id for image_id in dict.fromkeys((*own, *others)) if image_id]
 
         return changed
 
@@ -175,7 +180,7 @@ def quoted_path(environ: Mapping[str, Any]) -> str:
     ``a%2Fb`` and ``a/b`` are two paths that WSGI unquotes to one.
     """
     path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    raw = next(filter(None, map(environ.get, _RAW_TARGETS)), None)
     if raw:
         raw_path, _, _ = raw.partition("?")
         if not raw_path.startswith("/"):

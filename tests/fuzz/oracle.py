@@ -171,7 +171,8 @@ def environ_of(run: Run, step: Step, number: int, tag: str) -> dict[str, Any]:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    raw = quote(path, encoding="latin-1") + (f"?{query}" if query else "")
+    # As a server has it whose clients quote no more than they must.
+    raw = quote(path, safe="/!$&'()*+,;=:@", encoding="latin-1") + (f"?{query}" if query else "")
     _twist(environ, step.twist, raw, number)
     for key, value in step.fields:
         environ[key] = tag if value == LAST_TAG else value
@@ -386,6 +387,8 @@ class Exchange:
         code = int(self.status[:3])
         if code == 504 and "only-if-cached" in self.step.control and not self.asked:
             return
+        if code == 304 and self.asked and self._is_own_304(self.asked[-1]):
+            return
         reasons = []
         for made in self.world.origin.made:
             reason = self._why_not(made) or self._mismatch(made, code)
@@ -393,6 +396,12 @@ class Exchange:
                 return
             reasons.append(reason)
         raise Wrong(f"nothing that the app said allows this: {reasons}")
+
+    def _is_own_304(self, made: Made) -> bool:
+        """Whether the app has just sent this client what it has already (RFC 9110, 13.1.2)."""
+        tag = (made.field("etag") or "").removeprefix("W/")
+        known = self.client_environ.get("HTTP_IF_NONE_MATCH", "")
+        return made.code == 200 and not self.received and bool(tag) and tag in known
 
     def _mismatch(self, made: Made, code: int) -> str | None:
         """Why the bytes and fields are not those of an answer that may be used."""

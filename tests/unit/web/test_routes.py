@@ -201,3 +201,12 @@ def test_parameters_that_tell_nothing_apart_are_not_in_the_id(query, expected):
     routes = Routes([r"/(?P<image_id>\w+)"], query_apart=["temp_url_sig", "temp_url_expires"])
 
     assert routes.image_id(environ("/cat", QUERY_STRING=query)) == expected
+
+
+def test_change_of_a_path_that_is_quoted_another_way_is_one_of_the_plain_path_too():
+    """Most apps see the path unquoted."""
+    routes = Routes([])
+    request = environ("/a;b", RAW_URI="/a%3Bb", REQUEST_METHOD="PUT")
+
+    assert routes.image_id(request) == "http://server:8080/a%3Bb"
+    assert routes.changes(request)([]) == ["http://server:8080/a%3Bb", "http://server:8080/a;b"]
