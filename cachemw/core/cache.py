@@ -148,8 +148,9 @@ class ImageCache:
             if isinstance(entry, Entry):
                 return self.driver.update(entry, record)
             with self.driver.open_for_read(record.image_id, record.variant) as opened:
-                if opened.record is None or opened.record.checksum != record.checksum:
-                    return False  # replaced meanwhile
+                known = entry.record.stored, entry.record.checksum
+                if opened.record is None or (opened.record.stored, opened.record.checksum) != known:
+                    return False  # replaced or renewed meanwhile
                 return self.driver.update(opened, record)
         except ImageNotFound:
             return False
@@ -387,6 +388,11 @@ class ImageCache:
     def delete_cached_image(self, image_id: str | int) -> bool:
         """Remove an image. :return: whether there was one."""
         return self.driver.delete_cached_image(check_image_id(image_id))
+
+    @concurrency.offloaded
+    def mark_of_deletion(self, image_id: str) -> bytes:
+        """Give what is another once any process has begun to delete the image."""
+        return self.driver.mark_of_deletion(image_id)
 
     @concurrency.offloaded
     def delete_all_cached_images(self) -> int:

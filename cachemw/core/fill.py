@@ -114,7 +114,8 @@ class Fill:
         try:
             if self._chunks is None:
                 self._chunks = iter(self._source)
-            for chunk in self._chunks:
+            # Not by ``for``: it would call the iterator's own ``__iter__`` for each chunk.
+            while (chunk := next(self._chunks, None)) is not None:
                 if chunk:
                     return chunk
         except BaseException as exc:

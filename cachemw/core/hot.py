@@ -21,7 +21,7 @@ from ..drivers.base import Driver, Entry, MemoryEntry, Record
 #: A longer image goes out by sendfile, which costs its length less than a copy here (bytes).
 MOST_IMAGE_SIZE = 128 * 1024
 
-#: What an image costs besides its bytes: object, record and headers (bytes, roughly).
+#: What an image costs besides its bytes and its record's texts (bytes, roughly).
 _OVERHEAD = 4096
 
 
@@ -32,13 +32,15 @@ _Key = tuple[str, int]
 class _Hot:
     """One image in memory."""
 
-    __slots__ = ("data", "identity", "record", "used")
+    __slots__ = ("cost", "data", "identity", "record", "used")
 
     def __init__(self, data: bytes, record: Record, identity: Hashable) -> None:
         self.data = data
         self.record = record
         self.identity = identity
         self.used = False
+        texts = (text for pair in (*record.headers, *record.vary) for text in pair)
+        self.cost = len(data) + _OVERHEAD + sum(len(text or "") for text in texts)
 
 
 class HotImages:
@@ -92,8 +94,9 @@ class HotImages:
         if key in self._images:
             self._remove(key)
             self._round.remove(key)
-        cost = len(hot.data) + _OVERHEAD
-        while self._size + cost > self._memory_size:
+        if hot.cost > self._memory_size:
+            return
+        while self._size + hot.cost > self._memory_size:
             oldest = self._round.popleft()
             other = self._images.get(oldest)
             if other is not None and other.used:
@@ -103,7 +106,7 @@ class HotImages:
                 self._remove(oldest)
         self._images[key] = hot
         self._round.append(key)
-        self._size += cost
+        self._size += hot.cost
 
     def _drop(self, key: _Key, hot: _Hot) -> None:
         if self._lock.acquire(blocking=False):
@@ -117,4 +120,4 @@ class HotImages:
     def _remove(self, key: _Key) -> None:
         hot = self._images.pop(key, None)
         if hot is not None:
-            self._size -= len(hot.data) + _OVERHEAD
+            self._size -= hot.cost

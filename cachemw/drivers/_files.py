@@ -7,9 +7,10 @@ listing and evicting quick, and is told of every change.
 
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
-Imports: concurrency, errors, names, drivers.base, drivers._claims, drivers._hits,
-drivers._invalid, drivers._lock, drivers._memory, drivers._queue,
-drivers._records, drivers._sink, drivers._tree, drivers._writeback.
+Imports: concurrency, errors, names, drivers.base, drivers._claims,
+drivers._deletions, drivers._hits, drivers._invalid, drivers._lock,
+drivers._memory, drivers._queue, drivers._records, drivers._sink,
+drivers._tree, drivers._writeback.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNotFound
-from . import _claims, _invalid, _queue, _records, _writeback
+from . import _claims, _deletions, _invalid, _queue, _records, _writeback
 from ._hits import Gathered, HitCounter
 from ._lock import MOST_NAMES, DirectoryLock
 from ._memory import Identity, RecordMemory, identity
@@ -338,13 +339,30 @@ class FileDriver(Driver):
 
     def delete_cached_image(self, image_id: str) -> bool:
         every = names_of(image_id)
+        # First, since a fill that begins later is not voided here. On a full disk it must
+        # go all the same.
+        with contextlib.suppress(OSError):
+            _deletions.leave_mark(image_id, self.tree.base)
+        if not any(map(self._has_files, every)):
+            # Changes of what is no image come here too, and need not wait for a prune.
+            self._missing(every[0])
+            return False
         with _translating(image_id), self.lock.hold():
             for name in every:
                 self._void_fill(name)
             present = [name for name in every if self._status(name) is not None]
-            # Also without a file: a row or a record that one left may be there.
-            with self.lock.changing(present or every[:1]):
-                return bool(self._remove(present or every[:1]))
+            with self.lock.changing(present):
+                return bool(self._remove(present))
+
+    def _has_files(self, name: str) -> bool:
+        """Say whether anything has an entry's name, here or in ``incomplete/``."""
+        return any(
+            os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False)
+            for directory in (self.tree.base, self.tree.incomplete)
+        )
+
+    def mark_of_deletion(self, image_id: str) -> bytes:
+        return _deletions.mark_of(image_id, self.tree.base)
 
     def delete_all_cached_images(self) -> int:
         deleted = 0

@@ -61,6 +61,7 @@ def encode(record: Record) -> bytes:
             "stored": record.stored,
             "age": record.age,
             **({"variant": record.variant} if record.variant else {}),
+            **({"guarded": True} if record.guarded else {}),
             **({"boot": record.boot} if record.boot else {}),
         },
         separators=(",", ":"),
@@ -94,6 +95,7 @@ def _decode(data: bytes) -> Record | None:
             stored=float(values["stored"]),
             age=float(values["age"]),
             variant=int(values.get("variant", 0)),
+            guarded=bool(values.get("guarded", False)),
             boot=str(values.get("boot", "")),
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):

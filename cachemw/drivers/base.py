@@ -39,6 +39,7 @@ class Record:
     :param age: how old the response was by then, seconds (RFC 9111, section 4.2.3).
     :param variant: which of the image's variants it is, from 0; they share the id and
         differ in ``vary``.
+    :param guarded: whether it may only be given to those whom the app, or a hook, allows it.
     :param boot: the machine's boot in which the bytes were written if nobody
         waited for the device; empty: they were synced.
     """
@@ -51,6 +52,7 @@ class Record:
     stored: float = 0.0
     age: float = 0.0
     variant: int = 0
+    guarded: bool = False
     boot: str = ""
 
 
@@ -336,6 +338,10 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def delete_all_cached_images(self) -> int:
         """Remove every image. :return: how many there were."""
+
+    def mark_of_deletion(self, image_id: str) -> bytes:
+        """Give what is another once any process has begun to delete the image."""
+        return b""
 
     # What is there
 

@@ -66,14 +66,16 @@ class Answer:
         self.body: Iterable[bytes] = ()
         #: Whether the app has written through the callable, so that headers are out.
         self.written = False
-        #: How many changes there had been when the app was asked (``web.changes``).
-        self.changes_before = 0
+        #: Whether the body is being stored, so that no other may take its place.
+        self.stored = False
+        #: What the image's last deletion had left when the app was asked.
+        self.deletion_before = b""
         #: The request as it came: the app may change its environ, as routers do, and those
         #: who take credentials out of it.
         self.request = dict(environ)
         self._environ = environ
         self._start_response = start_response
-        self._write_field = write_field
+        self._write_field = self._field = write_field
         self._exc_info: ExcInfo | None = None
         self._writer: Callable[[bytes], object] | None = None
         self._sent = False
@@ -112,6 +114,7 @@ class Answer:
     def send(self, field: tuple[str, str]) -> None:
         """Send status and fields, with one more."""
         self._sent = True
+        self._field = field
         self._call_server([*self.headers, field])
 
     def server_body(self) -> Iterable[bytes]:
@@ -147,6 +150,12 @@ class Answer:
     ) -> Callable[[bytes], object]:
         if exc_info is not None:
             try:
+                if self._sent and not self.stored and not self.written:
+                    # The server knows whether anything is out already.
+                    fields = [*headers, self._field]
+                    writer: Callable[[bytes], object]
+                    writer = self._start_response(status, fields, exc_info)
+                    return writer
                 if self._sent:
                     raise exc_info[1].with_traceback(exc_info[2])
                 self._exc_info = exc_info
@@ -180,10 +189,8 @@ class _Begun:
         self._body = body
         try:
             self._chunks = iter(body)
-            self._first: list[bytes] = []
-            for chunk in self._chunks:
-                self._first.append(chunk)
-                break
+            first = next(self._chunks, None)
+            self._first = [] if first is None else [first]
         except BaseException:
             self.close()
             raise

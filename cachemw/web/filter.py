@@ -121,7 +121,7 @@ class CacheFilter:
     def _read(
         self, environ: Environ, start_response: Callable[..., Any], image_id: str
     ) -> Iterable[bytes]:
-        selection = _Selection(environ)
+        selection = _Selection(environ, self.settings.authorize != "off")
         entry = self._lookup(image_id, selection)
         if entry is None:
             forward = "vary-miss" if selection.others else "uri-miss"
@@ -266,27 +266,26 @@ class CacheFilter:
 
     def _invalidate(self, *image_ids: str) -> None:
         for image_id in dict.fromkeys(image_ids):
-            self._forward.changes.note(image_id)
-            self._remove(image_id)
-
-    def _remove(self, image_id: str) -> None:
-        try:
-            self.cache.delete_cached_image(image_id)
-        except Exception as exc:
-            log.error("%s was changed, but its copy could not be removed: %s", image_id, exc)
+            try:
+                self.cache.delete_cached_image(image_id)
+            except Exception as exc:
+                log.error("%s was changed, but its copy could not be removed: %s", image_id, exc)
 
 
 class _Selection:
     """Which of an image's variants a request is for (RFC 9111, section 4.1)."""
 
-    __slots__ = ("environ", "others")
+    __slots__ = ("_is_authorized", "environ", "others")
 
-    def __init__(self, environ: Environ) -> None:
+    def __init__(self, environ: Environ, is_authorized: bool) -> None:
         self.environ = environ
+        self._is_authorized = is_authorized
         #: Whether one was met that is for other requests.
         self.others = False
 
     def __call__(self, record: Record) -> bool:
+        if record.guarded and not self._is_authorized:
+            return False  # stored when each hit was asked about
         if not record.vary or vary.selected(record.vary, self.environ):
             return True
         self.others = True

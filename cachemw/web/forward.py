@@ -5,7 +5,7 @@ stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
 
 Imports: errors, core.cache, core.checksum, core.fill, drivers.base,
-web.authorize, web.changes, web.conditional, web.exchange, web.fields,
+web.authorize, web.conditional, web.exchange, web.fields,
 web.freshness, web.hits, web.storing, web.validation.
 """
 
@@ -30,7 +30,6 @@ from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import CacheFull, DriverError
 from . import conditional, fields, freshness, hits, storing, validation
 from .authorize import Hook
-from .changes import Changes
 from .exchange import Answer
 
 log = logging.getLogger(__name__)
@@ -73,8 +72,6 @@ class Forwarder:
         self._service = settings.service
         self._rules = rules
         self._hook = hook
-        #: What the filter saw being changed.
-        self.changes = Changes()
         self._refreshing: set[str] = set()
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -100,7 +97,7 @@ class Forwarder:
         with contextlib.ExitStack() as stack:
             if adopted is not None:
                 stack.callback(adopted.close)
-            answer = self._ask(environ, start_response, forward)
+            answer = self._ask(environ, start_response, forward, image_id)
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
@@ -129,7 +126,13 @@ class Forwarder:
         :param reason: the ``detail`` parameter of Cache-Status.
         """
         answer = self._ask(environ, start_response, "bypass")
-        return answer.server_body() if answer.written else self._decline(answer, "bypass", reason)
+        if answer.written:
+            return answer.server_body()
+        try:
+            return self._decline(answer, "bypass", reason)
+        except BaseException:
+            answer.close()
+            raise
 
     # Something stored
 
@@ -218,10 +221,11 @@ class Forwarder:
         image_id = record.image_id
         try:
             entry = self._cache.lookup(image_id, lambda other: other.vary == record.vary)
-            if entry is None or entry.record is None:
+            if entry is None:
                 return
             with contextlib.closing(entry):
-                self._renew(environ, entry, entry.record)
+                if entry.record is not None:
+                    self._renew(environ, entry, entry.record)
         except Exception as exc:
             log.warning("%s: asking the app in the background failed: %s", image_id, exc)
         finally:
@@ -248,8 +252,14 @@ class Forwarder:
 
     # What the app answered
 
-    def _ask(self, environ: Environ, start_response: StartResponse, forward: str) -> Answer:
-        answer = self._answer(environ, start_response, forward)
+    def _ask(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        forward: str,
+        image_id: str | None = None,
+    ) -> Answer:
+        answer = self._answer(environ, start_response, forward, image_id)
         answer.fetch(self._app)
         return answer
 
@@ -257,7 +267,7 @@ class Forwarder:
         self, environ: Environ, start_response: StartResponse, record: Record, forward: str
     ) -> Answer:
         """Ask the app about what is stored."""
-        answer = self._answer(environ, start_response, forward)
+        answer = self._answer(environ, start_response, forward, record.image_id)
         asked = validation.conditions(record.headers)
         if self._service.asks_by_head:
             asked = {"REQUEST_METHOD": "HEAD"}
@@ -265,10 +275,17 @@ class Forwarder:
             answer.fetch(self._app)
         return answer
 
-    def _answer(self, environ: Environ, start_response: StartResponse, forward: str) -> Answer:
+    def _answer(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        forward: str,
+        image_id: str | None,
+    ) -> Answer:
         field = hits.cache_status(f"fwd={forward}; detail=write")
         answer = Answer(environ, start_response, field)
-        answer.changes_before = self.changes.count
+        if image_id is not None:
+            answer.deletion_before = self._cache.mark_of_deletion(image_id)
         return answer
 
     def _refusal(self, answer: Answer, request: Environ) -> str | None:
@@ -322,6 +339,9 @@ class Forwarder:
     def _keep(self, entry: Entry | MemoryEntry, fresh: Record, answer: Answer) -> None:
         """Store a record that the app's answer renewed, as far as the answer and the request
         let it be stored; drop the entry where the answer takes back that it may be."""
+        assert entry.record is not None
+        if storing.is_narrower(fresh, entry.record):
+            return  # what those fields did to the answer is not for the others
         reason = self._rules.renewal_refusal(answer.known_request, fresh.headers, answer.answered)
         if reason in storing.TAKEN_BACK or not storing.fits(fresh):
             self._forget(fresh.image_id)
@@ -339,6 +359,8 @@ class Forwarder:
             outcome = _evaluate(answer.request, answer.headers)
             if outcome != 200:
                 answer.close()
+                if not validation.freshens(record.headers, answer.headers):
+                    self._forget_if_gone(answer, record, reason)
                 return answer.instead(outcome, hits.cache_status(f"fwd={forward}; fwd-status=200"))
         if reason is None:
             fresh = self._record(answer, record.image_id, record)
@@ -347,11 +369,11 @@ class Forwarder:
         self._forget_if_gone(answer, record, reason)
         return body
 
-    def _forget_if_gone(self, answer: Answer, record: Record, reason: str) -> None:
+    def _forget_if_gone(self, answer: Answer, record: Record, reason: str | None) -> None:
         """Drop what the app does not have any more, or takes back; with ``authorize`` it may
         only say so to this client.
 
-        :param reason: why the answer is not stored.
+        :param reason: why the answer is not stored; ``None``: the client has it already.
         """
         # Nothing tells whether what has no validator has changed.
         has_changed = bool(validation.conditions(record.headers)) or reason in storing.TAKEN_BACK
@@ -373,6 +395,8 @@ class Forwarder:
         )
         if self._named(record) is not None:
             record = dataclasses.replace(record, vary=())  # the bytes are the same for all
+        if self._rules.is_guarded(answer.known_request, answer.headers):
+            record = dataclasses.replace(record, guarded=True)
         # Kept beside what it replaces, it would never be met before that.
         variant = self._cache.place_for(record) if replaces is None else replaces.variant
         return dataclasses.replace(record, variant=variant)
@@ -424,10 +448,11 @@ class Forwarder:
         except Exception:
             log.exception("%s could not be cached", record.image_id)
             return self._decline(answer, forward, "error")
-        if self.changes.since(record.image_id, answer.changes_before):
+        if self._cache.mark_of_deletion(record.image_id) != answer.deletion_before:
             # Changed while the app was about to answer: it goes out, but is not stored.
             self._forget(record.image_id)
         try:
+            answer.stored = True
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
             fill.close()
@@ -490,7 +515,7 @@ class Forwarder:
             entry,
             stored.representation,
             age,
-            f"hit; fwd={forward}; detail=stale-if-error",
+            f"fwd={forward}; detail=stale-if-error",
         )
 
 

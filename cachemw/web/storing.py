@@ -205,6 +205,11 @@ class Rules:
             return "request"
         return reason
 
+    def is_guarded(self, environ: Mapping[str, Any], headers: fields.Headers) -> bool:
+        """Say whether an answer is stored only because somebody is asked at each hit."""
+        has_credentials = any(environ.get(key) for key in self.credential_keys)
+        return self.authorized and has_credentials and not policy(headers, 0.0).shareable
+
     def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:
         """Give the fields of an answer without those that hand out credentials."""
         handed_out = self._credential_fields | _HANDED_OUT
@@ -224,6 +229,12 @@ def selecting(environ: Mapping[str, Any], headers: fields.Headers) -> vary.Selec
     """
     unkeyed = {name for name in UNKEYED if fields.environ_key(name) in environ}
     return vary.selecting(environ, sorted(unkeyed.union(vary.nominated(headers) or ())))
+
+
+def is_narrower(fresh: Record, record: Record) -> bool:
+    """Say whether a renewed record is for fewer requests, because of :data:`UNKEYED` alone."""
+    known = {name for name, _ in record.vary}.union(vary.nominated(fresh.headers) or ())
+    return any(name not in known for name, _ in fresh.vary)
 
 
 def new_record(

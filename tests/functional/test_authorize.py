@@ -510,3 +510,23 @@ def test_answer_that_varies_by_someone_is_not_stored(origin, cache, field):
 
     assert get(app, URL, **{field: "secret"}).cache == "fwd=uri-miss; detail=vary"
     assert get(app, URL).cache == "fwd=uri-miss; detail=vary"
+
+
+def test_copy_that_was_stored_for_some_is_not_everybodys_when_authorize_is_taken_out(cache):
+    """Or when another filter shares the directory."""
+
+    def app(environ, start_response):
+        if environ.get("HTTP_AUTHORIZATION") != "alice":
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"no"]
+        headers = [("Content-Type", "image/png"), ("Cache-Control", "max-age=60"), ("ETag", '"1"')]
+        start_response("200 OK", headers)
+        return [b"secret"]
+
+    guarded = CacheFilter(app, cache=cache, authorize="app")
+    for _ in range(2):
+        assert get(guarded, "/a", HTTP_AUTHORIZATION="alice").body == b"secret"
+    free = CacheFilter(app, cache=cache, authorize="off")
+
+    assert get(free, "/a").body == b"no"
+    assert get(guarded, "/a", HTTP_AUTHORIZATION="alice").cache == "fwd=stale; fwd-status=200"

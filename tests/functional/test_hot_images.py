@@ -201,3 +201,16 @@ def test_whole_partial_and_conditional_answers_come_from_memory(cache):
     parts = client.get("/cat", headers={"Range": "bytes=0-0,-1"}, status=206)
     assert b"\r\n\r\na\r\n" in parts.body
     client.get("/cat", headers={"If-None-Match": whole.headers["ETag"]}, status=304)
+
+
+def test_memory_is_bounded_with_what_is_known_of_the_images(make_cache):
+    cache = make_cache(memory_size="1MiB")
+    origin = FakeOrigin({f"/{number}": BODY for number in range(60)})
+    origin.headers.append(("X-Long", "x" * 50_000))
+    client = webtest.TestApp(CacheFilter(origin, cache=cache))
+    for _ in range(4):
+        for path in origin.images:
+            assert client.get(path).body == BODY
+
+    images = cache._hot._images.values()
+    assert 0 < sum(len(value) for hot in images for _, value in hot.record.headers) <= 2**20

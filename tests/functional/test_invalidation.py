@@ -1,6 +1,7 @@
 """What a change makes out of date (RFC 9111, section 4.4)."""
 
 import sys
+import threading
 
 import pytest
 
@@ -350,3 +351,43 @@ def test_cache_that_cannot_remove_a_copy_does_not_break_the_change(app, cache, m
     monkeypatch.setattr(cache, "delete_cached_image", fails)
 
     assert get(app, URL, "PUT").status == 204
+
+
+def test_answer_from_before_a_change_through_another_worker_is_not_stored(tmp_path, driver_name):
+    """Two filters with a cache each over one directory are what two workers have."""
+    now, meanwhile = [b"old"], []
+
+    def app(environ, start_response):
+        if environ["REQUEST_METHOD"] == "PUT":
+            now[0] = b"new"
+            start_response("204 No Content", [])
+            return []
+        body = now[0]
+        if meanwhile:
+            meanwhile.pop()()
+        start_response("200 OK", [("Content-Type", "image/png"), ("Cache-Control", "max-age=60")])
+        return [body]
+
+    workers = [CacheFilter(app, dir=tmp_path, driver=driver_name, min_free=0) for _ in range(2)]
+    meanwhile.append(lambda: get(workers[1], URL, "PUT"))
+    first = get(workers[0], URL)
+
+    assert first.body == b"old"
+    assert [get(worker, URL).body for worker in workers] == [b"new", b"new"]
+    for worker in workers:
+        worker.cache.close()
+
+
+def test_change_of_what_was_never_stored_does_not_wait_for_the_directory(app, cache):
+    """The ``any`` preset takes every path for an image's."""
+    done = threading.Event()
+
+    def change():
+        get(app, "/api", "POST")
+        done.set()
+
+    thread = threading.Thread(target=change, daemon=True)
+    with cache.driver.exclusive():
+        thread.start()
+        assert done.wait(30)
+    thread.join()

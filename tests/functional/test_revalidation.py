@@ -400,7 +400,7 @@ def test_stale_is_better_than_an_error_where_the_answer_says_so(client, origin, 
 
     assert response.body == OLD
     status = "" if how == "raises" else f" fwd-status={how[:3]};"
-    assert status_of(response) == f"cachemw; hit; fwd=stale;{status} detail=stale-if-error"
+    assert status_of(response) == f"cachemw; fwd=stale;{status} detail=stale-if-error"
     assert 100 <= int(response.headers["Age"]) < 110
     assert origin.closed == origin.opened
     clock.tick(LATER)  # beyond the grace
@@ -917,3 +917,20 @@ def test_app_that_threads_must_not_call_is_asked_before_the_answer(swr, origin):
     response = swr.get(URL, extra_environ={"wsgi.multithread": False})
 
     assert status_of(response) == "cachemw; fwd=stale; fwd-status=304"
+
+
+def test_renewal_by_a_forwarded_request_leaves_the_copy_to_the_others(client, origin):
+    client.get(URL)
+    client.get(URL, headers={"X-Forwarded-Host": "evil", "Cache-Control": "no-cache"})
+
+    assert status_of(client.get(URL)) == HIT
+
+
+def test_outdated_copy_is_no_hit_once_the_app_sent_another(client, origin):
+    """Also if this client has the new one already, and gets a 304."""
+    client.get(URL)
+    origin.change()
+    headers = {"Cache-Control": "no-cache", "If-None-Match": origin.tag}
+    client.get(URL, headers=headers, status=304)
+
+    assert client.get(URL).body == NEW
