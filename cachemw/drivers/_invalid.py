@@ -123,11 +123,19 @@ def reap(invalid: int, grace: float | None) -> int:
 
 
 def oldest(invalid: int) -> list[tuple[str, int]]:
-    """Give names and sizes (bytes) of the files that hold bytes, oldest first.
+    """Give names and sizes (bytes, with the reason kept aside) of the files that hold bytes,
+    oldest first.
 
     :raises OSError: the directory cannot be read.
     """
-    files = [(s.st_mtime, name, s.st_size) for name, s in scan(invalid) if s.st_size]
+    statuses = dict(scan(invalid))
+    files = []
+    for name, status in statuses.items():
+        aside = statuses.get(f".{name}.reason")
+        size = status.st_size + (aside.st_size if aside else 0)
+        is_beside = name.endswith(".reason") and name[1:].removesuffix(".reason") in statuses
+        if size and not is_beside:
+            files.append((status.st_mtime, name, size))
     return [(name, size) for _, name, size in sorted(files)]
 
 

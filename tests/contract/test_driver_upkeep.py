@@ -235,3 +235,16 @@ def test_warnings_name_the_image(driver, caplog):
         driver.invalidate("cat", "the reason")
 
     assert "cat: the reason; moved to invalid/" in caplog.text
+
+
+def test_failed_fill_is_evicted_with_its_reason(driver, tmp_path):
+    """A long id fits no attribute, so that the reason stands beside the file."""
+    image_id = "x" * 2000
+    store(driver, image_id)
+    driver.invalidate(image_id, "the reason")
+    invalid = tmp_path / "cache" / "invalid"
+    held = sum(path.stat().st_size for path in invalid.iterdir())
+
+    assert driver.evict(1) == (0, held)
+    assert list(invalid.iterdir()) == []
+    assert driver.get_invalid_images() == []
