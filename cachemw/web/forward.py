@@ -1,36 +1,33 @@
-"""Put a request to the app, and keep what it answers.
+"""Put a request to the app, and decide by what it answers.
 
 Three ways lead here: nothing is stored (:meth:`Forwarder.miss`), what is
 stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
+What the app answers is stored by ``web.keeping``.
 
-Imports: errors, core.cache, core.checksum, core.fill, drivers.base,
-web.authorize, web.conditional, web.exchange, web.fields,
-web.freshness, web.hits, web.storing, web.validation.
+Imports: core.cache, core.config, core.fill, drivers.base, web.authorize,
+web.conditional, web.exchange, web.fields, web.freshness, web.hits,
+web.keeping, web.refresh, web.storing, web.validation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import logging
-import os
-import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core import checksum
 from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..drivers.base import Entry, MemoryEntry, Record
-from ..errors import CacheFull, DriverError
 from . import conditional, fields, freshness, hits, storing, validation
 from .authorize import Hook
 from .exchange import Answer
+from .keeping import Keeper
+from .refresh import Refresher
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +37,6 @@ StartResponse = Callable[..., Any]
 
 #: The app cannot answer now (RFC 5861, section 4).
 _FAILURES = frozenset({500, 502, 503, 504})
-
-#: The image is no more.
-_GONE = frozenset({404, 410})
-
-#: An id that no two images have in common.
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-
-#: Images that one process asks about in the background at a time.
-_MOST_REFRESHES = 4
 
 
 class Forwarder:
@@ -71,10 +59,8 @@ class Forwarder:
         self._settings = settings
         self._service = settings.service
         self._rules = rules
-        self._hook = hook
-        self._refreshing: set[str] = set()
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._keeper = Keeper(cache, settings, rules, hook)
+        self._refresher = Refresher(self._refresh)
 
     # Nothing stored
 
@@ -101,18 +87,18 @@ class Forwarder:
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
-            reason = self._refusal(answer, answer.known_request)
+            reason = self._keeper.refusal(answer, answer.known_request)
             if reason is None:
-                record = self._record(answer, image_id, replaces)
-                expected = self._expected(environ, answer, record)
-                if adopted is not None and self._adopt(adopted, record, expected):
+                record = self._keeper.record(answer, image_id, replaces)
+                expected = self._keeper.expected(environ, answer, record)
+                if adopted is not None and self._keeper.adopt(adopted, record, expected):
                     stack.pop_all()
                     return self._serve_adopted(start_response, adopted, answer)
-                body = self._fill(answer, record, expected, forward)
+                body = self._keeper.fill(answer, record, expected, forward)
             else:
-                body = self._decline(answer, forward, reason)
+                body = self._keeper.decline(answer, forward, reason)
                 if replaces is not None:
-                    self._forget_if_gone(answer, replaces, reason)
+                    self._keeper.forget_if_gone(answer, replaces, reason)
             stack.pop_all()
             if adopted is not None:
                 adopted.close()
@@ -129,7 +115,7 @@ class Forwarder:
         if answer.written:
             return answer.server_body()
         try:
-            return self._decline(answer, "bypass", reason)
+            return self._keeper.decline(answer, "bypass", reason)
         except BaseException:
             answer.close()
             raise
@@ -197,39 +183,15 @@ class Forwarder:
 
         Source: RFC 5861, section 3.
         """
-        image_id = record.image_id
-        with self._lock:
-            if self._pid != os.getpid():
-                # The parent's threads are not in its child.
-                self._pid = os.getpid()
-                self._refreshing.clear()
-            if image_id in self._refreshing or len(self._refreshing) >= _MOST_REFRESHES:
-                return
-            self._refreshing.add(image_id)
-        try:
-            threading.Thread(
-                target=self._refresh,
-                args=(_detached(environ), record),
-                name="cachemw-refresh",
-                daemon=True,
-            ).start()
-        except RuntimeError as exc:  # no more threads
-            log.warning("%s is not asked about: %s", image_id, exc)
-            self._refreshed(image_id)
+        self._refresher.start(environ, record)
 
     def _refresh(self, environ: Environ, record: Record) -> None:
-        image_id = record.image_id
-        try:
-            entry = self._cache.lookup(image_id, lambda other: other.vary == record.vary)
-            if entry is None:
-                return
-            with contextlib.closing(entry):
-                if entry.record is not None:
-                    self._renew(environ, entry, entry.record)
-        except Exception as exc:
-            log.warning("%s: asking the app in the background failed: %s", image_id, exc)
-        finally:
-            self._refreshed(image_id)
+        entry = self._cache.lookup(record.image_id, lambda other: other.vary == record.vary)
+        if entry is None:
+            return
+        with contextlib.closing(entry):
+            if entry.record is not None:
+                self._renew(environ, entry, entry.record)
 
     def _renew(self, environ: Environ, entry: Entry | MemoryEntry, record: Record) -> None:
         """Ask the app about an entry; read what it has in its place to the end."""
@@ -245,10 +207,6 @@ class Forwarder:
             _drain(self.miss(request, _nobody, record.image_id, "stale", replaces=record))
         else:
             _drain(self._replace(environ, answer, record, "stale"))
-
-    def _refreshed(self, image_id: str) -> None:
-        with self._lock:
-            self._refreshing.discard(image_id)
 
     # What the app answered
 
@@ -288,10 +246,6 @@ class Forwarder:
             answer.deletion_before = self._cache.mark_of_deletion(image_id)
         return answer
 
-    def _refusal(self, answer: Answer, request: Environ) -> str | None:
-        """Why an answer is not stored, as Cache-Status says it."""
-        return self._rules.refusal(request, answer.code, answer.headers, answer.answered)
-
     def _holds(self, record: Record, answer: Answer) -> bool:
         """Whether the app says that what is stored is what it has."""
         if answer.code == 304:
@@ -299,7 +253,7 @@ class Forwarder:
             return bool(asked) and validation.freshens(record.headers, answer.headers)
         if answer.code != 200:
             return False
-        if self._named(record) is not None:
+        if self._keeper.named(record) is not None:
             # Other bytes cannot have that name, but may come in the place of the image.
             return _has_length(answer.headers, record.size)
         return validation.same_representation(
@@ -307,7 +261,7 @@ class Forwarder:
             record.size,
             record.checksum,
             answer.headers,
-            self._promised(answer),
+            self._keeper.promised(answer),
         )
 
     def _validated(self, entry: Entry | MemoryEntry, record: Record, answer: Answer) -> Record:
@@ -327,26 +281,14 @@ class Forwarder:
             record,
             headers=headers,
             vary=()
-            if self._named(record) is not None
+            if self._keeper.named(record) is not None
             else storing.selecting(answer.request, headers),
             stored=now,
             age=freshness.initial_age(answer.headers, answer.asked, now),
         )
         if self._settings.freshness == "http":
-            self._keep(entry, fresh, answer)
+            self._keeper.renew(entry, fresh, answer)
         return fresh
-
-    def _keep(self, entry: Entry | MemoryEntry, fresh: Record, answer: Answer) -> None:
-        """Store a record that the app's answer renewed, as far as the answer and the request
-        let it be stored; drop the entry where the answer takes back that it may be."""
-        assert entry.record is not None
-        if storing.is_narrower(fresh, entry.record):
-            return  # what those fields did to the answer is not for the others
-        reason = self._rules.renewal_refusal(answer.known_request, fresh.headers, answer.answered)
-        if reason in storing.TAKEN_BACK or not storing.fits(fresh):
-            self._forget(fresh.image_id)
-        elif reason is None:
-            self._cache.update(entry, fresh)
 
     def _replace(
         self, environ: Environ, answer: Answer, record: Record, forward: str
@@ -354,121 +296,22 @@ class Forwarder:
         """Pass on an answer that is not what is stored; store it if it may be."""
         code = answer.code
         # The range was not asked of the app, so what came is whole.
-        reason = self._refusal(answer, validation.unconditional(answer.known_request))
+        reason = self._keeper.refusal(answer, validation.unconditional(answer.known_request))
         if code == 200:
             outcome = _evaluate(answer.request, answer.headers)
             if outcome != 200:
                 answer.close()
                 if not validation.freshens(record.headers, answer.headers):
-                    self._forget_if_gone(answer, record, reason)
+                    self._keeper.forget_if_gone(answer, record, reason)
                 return answer.instead(outcome, hits.cache_status(f"fwd={forward}; fwd-status=200"))
         if reason is None:
-            fresh = self._record(answer, record.image_id, record)
-            return self._fill(answer, fresh, self._expected(environ, answer, fresh), forward)
-        body = self._decline(answer, f"{forward}; fwd-status={code}", reason)
-        self._forget_if_gone(answer, record, reason)
-        return body
-
-    def _forget_if_gone(self, answer: Answer, record: Record, reason: str | None) -> None:
-        """Drop what the app does not have any more, or takes back; with ``authorize`` it may
-        only say so to this client.
-
-        :param reason: why the answer is not stored; ``None``: the client has it already.
-        """
-        # Nothing tells whether what has no validator has changed.
-        has_changed = bool(validation.conditions(record.headers)) or reason in storing.TAKEN_BACK
-        is_gone = has_changed if answer.code == 200 else answer.code in _GONE
-        if is_gone and not self._rules.authorized:
-            self._forget(record.image_id)
-
-    def _forget(self, image_id: str) -> None:
-        try:
-            self._cache.delete_cached_image(image_id)
-        except Exception as exc:
-            log.error("%s is out of date, but could not be removed: %s", image_id, exc)
-
-    # Storing
-
-    def _record(self, answer: Answer, image_id: str, replaces: Record | None) -> Record:
-        record = storing.new_record(
-            image_id, answer.request, answer.headers, answer.asked, answer.answered
-        )
-        if self._named(record) is not None:
-            record = dataclasses.replace(record, vary=())  # the bytes are the same for all
-        if self._rules.is_guarded(answer.known_request, answer.headers):
-            record = dataclasses.replace(record, guarded=True)
-        # Kept beside what it replaces, it would never be met before that.
-        variant = self._cache.place_for(record) if replaces is None else replaces.variant
-        return dataclasses.replace(record, variant=variant)
-
-    def _promised(self, answer: Answer) -> tuple[checksum.Checksum, ...]:
-        return checksum.from_headers(answer.headers, etag_is_md5=self._service.etag_is_md5)
-
-    def _expected(
-        self, environ: Environ, answer: Answer, record: Record
-    ) -> tuple[checksum.Checksum, ...]:
-        """Give every checksum that the bytes must have, the strongest known first."""
-        expected = self._promised(answer)
-        if self._hook is not None:
-            expected = (*self._hook.expected(environ, record.image_id), *expected)
-        named = self._named(record)
-        if named is not None:
-            expected = (named, *expected)
-        return tuple(dict.fromkeys(expected))
-
-    def _named(self, record: Record) -> checksum.Checksum | None:
-        """Give the checksum that an image's id is, if it is one."""
-        if not self._service.id_is_checksum or _DIGEST.fullmatch(record.image_id) is None:
-            return None
-        return checksum.parse_checksum(record.image_id)
-
-    def _fill(
-        self,
-        answer: Answer,
-        record: Record,
-        expected: tuple[checksum.Checksum, ...],
-        forward: str,
-    ) -> Iterable[bytes]:
-        if not storing.fits(record):
-            return self._decline(answer, forward, "fields")
-        try:
-            fill = self._cache.start_fill(
-                record.image_id,
-                answer.body,
-                record,
-                length=storing.content_length(answer.headers),
-                expected=expected,
+            fresh = self._keeper.record(answer, record.image_id, record)
+            return self._keeper.fill(
+                answer, fresh, self._keeper.expected(environ, answer, fresh), forward
             )
-        except CacheFull as exc:
-            log.info("%s", exc)
-            return self._decline(answer, forward, "full")
-        except DriverError as exc:
-            log.info("%s", exc)
-            return self._decline(answer, forward, "not-writable")
-        except Exception:
-            log.exception("%s could not be cached", record.image_id)
-            return self._decline(answer, forward, "error")
-        if self._cache.mark_of_deletion(record.image_id) != answer.deletion_before:
-            # Changed while the app was about to answer: it goes out, but is not stored.
-            self._forget(record.image_id)
-        try:
-            answer.stored = True
-            answer.send(hits.cache_status(f"fwd={forward}; stored"))
-        except BaseException:
-            fill.close()
-            answer.body = ()  # the fill closed it
-            raise
-        return fill
-
-    def _decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
-        answer.send(hits.cache_status(f"fwd={forward}; detail={reason}"))
-        return answer.server_body()
-
-    def _adopt(self, entry: Entry, record: Record, expected: tuple[checksum.Checksum, ...]) -> bool:
-        if not expected:
-            return False
-        known = dataclasses.replace(record, size=entry.size, checksum=str(expected[0]), variant=0)
-        return self._cache.adopt(entry, known)
+        body = self._keeper.decline(answer, f"{forward}; fwd-status={code}", reason)
+        self._keeper.forget_if_gone(answer, record, reason)
+        return body
 
     # Serving what is stored
 
@@ -561,18 +404,6 @@ def _evaluate(environ: Environ, headers: fields.Headers) -> int:
         fields.get(headers, "etag"),
         fields.parse_http_date(modified) if modified else None,
     )
-
-
-def _detached(environ: Environ) -> Environ:
-    """Copy a request for when the client and the server are done with theirs."""
-    kept: Environ = {key: value for key, value in environ.items() if isinstance(value, str)}
-    kept |= {key: value for key, value in environ.items() if key.startswith("wsgi.")}
-    kept.pop("wsgi.file_wrapper", None)
-    for key in validation.CLIENT_CONDITIONS:
-        kept.pop(key, None)
-    kept["REQUEST_METHOD"] = "GET"
-    kept["wsgi.input"] = io.BytesIO()
-    return kept
 
 
 def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:

@@ -67,14 +67,14 @@ def words_of_cache_status():
     """Every value of ``detail`` that the code can send.
 
     They are written out in a parameter (``detail=word``), returned by the
-    functions that say why an answer is not stored, or handed to ``_decline``.
+    functions that say why an answer is not stored, or handed to ``decline``.
     """
     web = Path(cachemw.__file__).parent / "web"
     found = set()
     for path in web.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         found.update(re.findall(r"detail=([a-z-]+)", text))
-        found.update(re.findall(r'(?:_decline|pass_on)\([^()]*"([a-z-]+)"\)', text))
+        found.update(re.findall(r'(?:decline|pass_on)\([^()]*"([a-z-]+)"\)', text))
         for function in re.findall(
             r"def (?:\w*refus\w*|bypass)\(.*?(?=\n(?:    )?(?:def|class|@)|\Z)", text, re.S
         ):

@@ -1,0 +1,180 @@
+"""Keep what the app answers: what is stored of it, and what is dropped because of it.
+
+Imports: errors, core.cache, core.checksum, core.config, drivers.base,
+web.authorize, web.exchange, web.hits, web.storing, web.validation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ..core import checksum
+from ..core.cache import ImageCache
+from ..core.config import Settings
+from ..drivers.base import Entry, MemoryEntry, Record
+from ..errors import CacheFull, DriverError
+from . import hits, storing, validation
+from .authorize import Hook
+from .exchange import Answer
+
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+
+#: The image is no more.
+_GONE = frozenset({404, 410})
+
+#: An id that no two images have in common.
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+
+
+class Keeper:
+    """Stores the app's answers. Safe for threads.
+
+    :param rules: what may be stored.
+    :param hook: who may have a copy, if a function says so.
+    """
+
+    def __init__(
+        self, cache: ImageCache, settings: Settings, rules: storing.Rules, hook: Hook | None
+    ) -> None:
+        self._cache = cache
+        self._service = settings.service
+        self._rules = rules
+        self._hook = hook
+
+    def refusal(self, answer: Answer, request: Environ) -> str | None:
+        """Why an answer is not stored, as Cache-Status says it."""
+        return self._rules.refusal(request, answer.code, answer.headers, answer.answered)
+
+    def record(self, answer: Answer, image_id: str, replaces: Record | None) -> Record:
+        """Describe an answer that will be stored.
+
+        :param replaces: what is stored for the same request already.
+        """
+        record = storing.new_record(
+            image_id, answer.request, answer.headers, answer.asked, answer.answered
+        )
+        if self.named(record) is not None:
+            record = dataclasses.replace(record, vary=())  # the bytes are the same for all
+        if self._rules.is_guarded(answer.known_request, answer.headers):
+            record = dataclasses.replace(record, guarded=True)
+        # Kept beside what it replaces, it would never be met before that.
+        variant = self._cache.place_for(record) if replaces is None else replaces.variant
+        return dataclasses.replace(record, variant=variant)
+
+    def promised(self, answer: Answer) -> tuple[checksum.Checksum, ...]:
+        """Give the checksums that an answer has in its fields, the strongest first."""
+        return checksum.from_headers(answer.headers, etag_is_md5=self._service.etag_is_md5)
+
+    def expected(
+        self, environ: Environ, answer: Answer, record: Record
+    ) -> tuple[checksum.Checksum, ...]:
+        """Give every checksum that the bytes must have, the strongest known first."""
+        expected = self.promised(answer)
+        if self._hook is not None:
+            expected = (*self._hook.expected(environ, record.image_id), *expected)
+        named = self.named(record)
+        if named is not None:
+            expected = (named, *expected)
+        return tuple(dict.fromkeys(expected))
+
+    def named(self, record: Record) -> checksum.Checksum | None:
+        """Give the checksum that an image's id is, if it is one."""
+        if not self._service.id_is_checksum or _DIGEST.fullmatch(record.image_id) is None:
+            return None
+        return checksum.parse_checksum(record.image_id)
+
+    def fill(
+        self,
+        answer: Answer,
+        record: Record,
+        expected: tuple[checksum.Checksum, ...],
+        forward: str,
+    ) -> Iterable[bytes]:
+        """Send an answer, and store its body as it passes.
+
+        :param expected: checksums that it must have.
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :return: the body for the server.
+        """
+        if not storing.fits(record):
+            return self.decline(answer, forward, "fields")
+        try:
+            fill = self._cache.start_fill(
+                record.image_id,
+                answer.body,
+                record,
+                length=storing.content_length(answer.headers),
+                expected=expected,
+            )
+        except CacheFull as exc:
+            log.info("%s", exc)
+            return self.decline(answer, forward, "full")
+        except DriverError as exc:
+            log.info("%s", exc)
+            return self.decline(answer, forward, "not-writable")
+        except Exception:
+            log.exception("%s could not be cached", record.image_id)
+            return self.decline(answer, forward, "error")
+        if self._cache.mark_of_deletion(record.image_id) != answer.deletion_before:
+            # Changed while the app was about to answer: it goes out, but is not stored.
+            self.forget(record.image_id)
+        try:
+            answer.stored = True
+            answer.send(hits.cache_status(f"fwd={forward}; stored"))
+        except BaseException:
+            fill.close()
+            answer.body = ()  # the fill closed it
+            raise
+        return fill
+
+    def decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
+        """Send an answer, and do not store it.
+
+        :param reason: the ``detail`` parameter of Cache-Status.
+        """
+        answer.send(hits.cache_status(f"fwd={forward}; detail={reason}"))
+        return answer.server_body()
+
+    def adopt(self, entry: Entry, record: Record, expected: tuple[checksum.Checksum, ...]) -> bool:
+        """Give another program's copy its record, if it is what the app has. :return: whether."""
+        if not expected:
+            return False
+        known = dataclasses.replace(record, size=entry.size, checksum=str(expected[0]), variant=0)
+        return self._cache.adopt(entry, known)
+
+    def renew(self, entry: Entry | MemoryEntry, fresh: Record, answer: Answer) -> None:
+        """Store a record that the app's answer renewed, as far as the answer and the request
+        let it be stored; drop the entry where the answer takes back that it may be."""
+        assert entry.record is not None
+        if storing.is_narrower(fresh, entry.record):
+            return  # what those fields did to the answer is not for the others
+        reason = self._rules.renewal_refusal(answer.known_request, fresh.headers, answer.answered)
+        if reason in storing.TAKEN_BACK or not storing.fits(fresh):
+            self.forget(fresh.image_id)
+        elif reason is None:
+            self._cache.update(entry, fresh)
+
+    def forget_if_gone(self, answer: Answer, record: Record, reason: str | None) -> None:
+        """Drop what the app does not have any more, or takes back; with ``authorize`` it may
+        only say so to this client.
+
+        :param reason: why the answer is not stored; ``None``: the client has it already.
+        """
+        # Nothing tells whether what has no validator has changed.
+        has_changed = bool(validation.conditions(record.headers)) or reason in storing.TAKEN_BACK
+        is_gone = has_changed if answer.code == 200 else answer.code in _GONE
+        if is_gone and not self._rules.authorized:
+            self.forget(record.image_id)
+
+    def forget(self, image_id: str) -> None:
+        """Drop every variant of an image. Never raises."""
+        try:
+            self._cache.delete_cached_image(image_id)
+        except Exception as exc:
+            log.error("%s is out of date, but could not be removed: %s", image_id, exc)
