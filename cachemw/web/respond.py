@@ -35,8 +35,9 @@ _NOT_MODIFIED_FIELDS = frozenset(
 #: An error answer without a body; validators of WSGI want a type all the same.
 _NO_BODY = (("Content-Type", "text/plain"), ("Content-Length", "0"))
 
-#: Fields that are true of a whole body only (RFC 9110, section 15.3.7).
-_WHOLE_BODY_FIELDS = frozenset({"content-md5", "content-digest"})
+#: Fields that are true of a whole body only, and the one that would be there twice
+#: (RFC 9110, section 15.3.7).
+_WHOLE_BODY_FIELDS = frozenset({"content-md5", "content-digest", "content-range"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

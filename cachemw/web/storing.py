@@ -69,7 +69,7 @@ MAX_FIELDS = 64 * 1024
 _HANDED_OUT = frozenset({"authentication-info", "set-cookie2", "x-subject-token"})
 
 #: Fields of an answer that are true of one message, not of the image.
-_NOT_KEPT = frozenset({"content-length", "content-range", "age", "cache-status"})
+_NOT_KEPT = frozenset({"content-length", "age", "cache-status"})
 
 
 #: Why an answer that renews what is stored has it dropped: it says itself that such an

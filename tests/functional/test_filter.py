@@ -887,3 +887,13 @@ def call(app, path, **extra):
     }
     body = app(environ, lambda *args: started.append(args))
     return Response(started[0][0], started[0][1], body)
+
+
+def test_content_range_of_a_whole_answer_is_not_repeated_with_a_part(client, origin):
+    """RFC 9110, section 14.4: it means nothing in a 200, and there is one in a 206."""
+    origin.headers.append(("Content-Range", "bytes 0-1/2"))
+    client.get(URL)
+
+    part = client.get(URL, headers={"Range": "bytes=0-9"}, status=206)
+
+    assert part.headers.getall("Content-Range") == [f"bytes 0-9/{len(BODY)}"]
