@@ -4,7 +4,7 @@ The fields of :class:`Settings` are the authority: the sample ini, the
 reference page and the error messages come from them. An option is added here
 on the day that its part is built, so a name that is not here is an error.
 
-Imports: errors, core.presets.
+Imports: concurrency, errors, core.presets.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from .. import concurrency
 from ..errors import ConfigError
 from .presets import PRESETS, Preset
 
@@ -244,7 +245,7 @@ class Settings:
         "what survives a power cut: no promise, synced images, or directory and index too",
     )
     concurrency: str = _option(
-        _choice("auto", "threads", "eventlet", "gevent"),
+        _choice(*concurrency.MODES),
         "auto",
         "how blocking calls are run, for the whole process; auto: by what is monkey-patched",
     )

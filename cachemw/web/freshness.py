@@ -6,43 +6,18 @@ often is taken: it costs a hit, never a wrong answer.
 
 Times are seconds since the epoch, UTC. Pure: any thread may call anything.
 
-Imports: web.directives, web.fields, web.policy, web.storable.
+Imports: web.directives, web.fields, web.policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cachemw.web import fields, storable
-from cachemw.web.directives import (
-    MAX_DELTA,
-    Directives,
-    delta_seconds,
-    parse_directives,
-    request_directives,
-    seconds,
-)
-from cachemw.web.policy import Policy, date_of, policy
-
-__all__ = [
-    "MAX_DELTA",
-    "REVALIDATE",
-    "SERVE",
-    "SERVE_STALE_AND_REVALIDATE",
-    "Decision",
-    "current_age",
-    "decide",
-    "delta_seconds",
-    "initial_age",
-    "lifetime",
-    "may_serve_stale",
-    "only_if_cached",
-    "parse_directives",
-    "refuses_storage",
-    "request_allows",
-]
+from cachemw.web import fields
+from cachemw.web.directives import Directives, delta_seconds, request_directives, seconds
+from cachemw.web.policy import Policy, date_of
 
 #: What to do with a stored response: the values of ``Decision.action``.
 SERVE = "serve"
@@ -98,21 +73,6 @@ def decide(environ: Mapping[str, Any], age: float, policy: Policy) -> Decision:
     return Decision(REVALIDATE, forward, _stale_if_error(wanted, overdue, policy))
 
 
-def may_serve_stale(environ: Mapping[str, Any], overdue: float, policy: Policy) -> bool:
-    """Whether a stored response may be served because the app failed.
-
-    A request that wants something fresher than usual gets the failure, unless
-    it says itself that it can do with less then.
-
-    :param environ: the request, as WSGI has it.
-    :param overdue: age less lifetime, in seconds.
-    :param policy: of the stored response.
-
-    Source: RFC 5861, section 4; RFC 9111, section 4.2.4.
-    """
-    return _stale_if_error(request_directives(environ), overdue, policy)
-
-
 def only_if_cached(environ: Mapping[str, Any]) -> bool:
     """Whether the app must not be asked for a request; what is not stored is a 504 then.
 
@@ -148,51 +108,6 @@ def current_age(initial: float, response_time: float, now: float) -> float:
     Source: RFC 9111, section 4.2.3.
     """
     return initial + max(0.0, now - response_time)
-
-
-def lifetime(headers: fields.Headers, response_time: float) -> float:
-    """How long a response may be served unasked after it was made, in seconds.
-
-    :param headers: of the response.
-    :param response_time: when the response arrived.
-
-    Source: RFC 9111, sections 4.2.1, 4.2.2, 5.2.2.4 and 5.3.
-    """
-    read = policy(headers, response_time)
-    return 0.0 if read.no_cache else read.lifetime
-
-
-def request_allows(environ: Mapping[str, Any], age: float, lifetime: float) -> bool:
-    """Whether a response that says nothing but its lifetime may be served fresh, unasked.
-
-    :param environ: the request, as WSGI has it.
-    :param age: of the stored response, in seconds.
-    :param lifetime: of the stored response, in seconds.
-
-    Source: RFC 9111, sections 4.2, 5.2.1 and 5.4.
-    """
-    wanted = request_directives(environ)
-    return age < lifetime and (
-        not wanted or _is_fresh_enough(wanted, age, Policy(lifetime=lifetime))
-    )
-
-
-def refuses_storage(
-    request: Mapping[str, Any],
-    status: int,
-    headers: fields.Headers,
-    has_credentials: bool,
-    credential_fields: Collection[str] = (),
-) -> str | None:
-    """Why a response must not be stored: ``storable.refusal``, with the policy read here."""
-    return storable.refusal(
-        request,
-        status,
-        headers,
-        policy(headers, 0.0),
-        has_credentials=has_credentials,
-        credential_fields=credential_fields,
-    )
 
 
 def _is_fresh_enough(wanted: Directives, age: float, policy: Policy) -> bool:
@@ -251,6 +166,13 @@ def _may_be_asked_meanwhile(wanted: Directives, overdue: float, policy: Policy) 
 
 
 def _stale_if_error(wanted: Directives, overdue: float, policy: Policy) -> bool:
+    """Whether a stale response may be served because the app failed.
+
+    A request that wants something fresher than usual gets the failure, unless
+    it says itself that it can do with less then.
+
+    Source: RFC 5861, section 4; RFC 9111, section 4.2.4.
+    """
     if policy.forbids_stale:
         return False
     # A fresh one that the request refused is not overdue, but needs a grace all the same.

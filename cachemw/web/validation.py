@@ -75,17 +75,6 @@ def unconditional(environ: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in environ.items() if key not in CLIENT_CONDITIONS}
 
 
-def conditional(environ: Mapping[str, Any], headers: fields.Headers) -> dict[str, Any]:
-    """The request that asks the app about a stored response and about nothing else.
-
-    :param environ: the client's request, as WSGI has it; left as it is.
-    :param headers: of the stored response.
-
-    Source: RFC 9111, section 4.3.1.
-    """
-    return unconditional(environ) | conditions(headers)
-
-
 def freshens(stored: fields.Headers, fresh: fields.Headers) -> bool:
     """Whether a 304 is about the stored response.
 
