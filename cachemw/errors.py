@@ -7,6 +7,7 @@
     |- DriverError                a driver could not finish .image_id .reason
     |  |- ImageNotFound           nothing complete under that id
     |  |- ImageCorrupt            stored bytes do not match their record
+    |  |- FillUnderWay            somebody else is filling it
     |  `- CacheFull               no room: ENOSPC, EDQUOT or our own limit
     |- FillError                  an image arrived wrong    .image_id .reason
     |  |- ChecksumMismatch        its bytes are not the promised ones
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "DriverError",
     "FillError",
+    "FillUnderWay",
     "ImageCorrupt",
     "ImageNotFound",
     "LengthMismatch",
@@ -95,6 +97,10 @@ class ImageNotFound(DriverError):
 
 class ImageCorrupt(DriverError):
     """The stored bytes do not match their record."""
+
+
+class FillUnderWay(DriverError):
+    """A living writer, here or in another process, is filling the image."""
 
 
 class CacheFull(DriverError):

@@ -11,8 +11,9 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from .. import concurrency
 from ..errors import DriverError
@@ -170,28 +171,149 @@ class MemoryEntry:
             on_close()
 
 
+class Part(NamedTuple):
+    """A part of an image, half-open: bytes from ``start`` to before ``stop``."""
+
+    start: int
+    stop: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kept:
+    """What is there of an image whose writer ended before it was whole.
+
+    :param record: as it was announced; size 0, checksum empty.
+    :param length: bytes that the app promised in all, or ``None``.
+    :param parts: what is there and matches the checksums that were noted when it was written,
+        in order, none touching the next.
+    """
+
+    record: Record
+    length: int | None
+    parts: tuple[Part, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FillState:
+    """What other processes see of a fill.
+
+    :param record: as announced; ``None``: the app has not answered yet.
+    :param length: bytes that the app promised in all, or ``None``.
+    :param readable: bytes, from the first, that readers may have by now.
+    :param outcome: ``""``: under way, if a living writer holds it; ``"committed"``;
+        ``"failed: <reason>"``: the image is wrong, nobody may have the rest;
+        ``"declined: <word>"``: it is not stored, everybody asks the app.
+    """
+
+    record: Record | None
+    length: int | None
+    readable: int
+    outcome: str
+
+
+#: Bytes of a chunk, which has a checksum of its own.
+CHUNK = 256 * 1024
+
+
+class Sums:
+    """The checksums of an image's chunks, noted when it was filled (CRC-32).
+
+    :param size: bytes of the image.
+    :param values: of each chunk in order.
+    """
+
+    def __init__(self, size: int, values: Sequence[int]) -> None:
+        self.size = size
+        self._values = values
+
+    def check(self, index: int, chunk: bytes) -> bool:
+        """Say whether these are the bytes of chunk number ``index``."""
+        length = min(CHUNK, self.size - index * CHUNK)
+        return len(chunk) == length and zlib.crc32(chunk) == self._values[index]
+
+
+class Tail(abc.ABC):
+    """A fill that another process, or another part of this one, has under way.
+
+    Looks at it as it goes on, and never waits. Threads may share it. It goes on being of use
+    when the fill is committed, rolled back or deleted, and when another writer goes on with it.
+    """
+
+    @abc.abstractmethod
+    def state(self) -> FillState:
+        """Look how far it is.
+
+        :raises DriverError: its state cannot be read.
+        """
+
+    @abc.abstractmethod
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``, which are no more than may be had.
+
+        :raises DriverError: they cannot be read.
+        """
+
+    @abc.abstractmethod
+    def want(self, position: int) -> None:
+        """Tell the writer that somebody has read up to ``position`` and waits. Never raises."""
+
+    @abc.abstractmethod
+    def is_alive(self) -> bool:
+        """Say whether a living writer holds the fill; without one and without an outcome,
+        whoever calls :meth:`Driver.start_fill` may go on with it."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of it; a second close does nothing."""
+
+
 class Sink(abc.ABC):
     """The growing file of one fill, owned by one writer.
 
-    Ends by exactly one of :meth:`commit` and :meth:`rollback`; what comes
-    after that does nothing. Not safe for calls from several threads at once.
-    An ``OSError`` from any method means that the fill can only be rolled back.
+    Ends by exactly one of :meth:`commit`, :meth:`rollback` and :meth:`leave`; what comes
+    after that does nothing. Not safe for calls from several threads at once, but for
+    :meth:`pread`. An ``OSError`` from any method means that the fill can only be rolled back.
     """
 
-    #: Bytes written so far.
+    #: Bytes written so far: where the next go that are written without a position.
     written: int
+
+    #: What an earlier writer left; ``None``: nothing that is of use. Still there after
+    #: :meth:`announce` with ``keep``, gone after one without.
+    kept: Kept | None
+
+    @abc.abstractmethod
+    def announce(self, record: Record, length: int | None, keep: bool = False) -> None:
+        """Tell other processes what this fill will be, before the first byte is written.
+
+        :param keep: go on with what was kept, which is of the same version; else it is
+            dropped, and nobody who still reads it meets bytes of the new version.
+        """
 
     @abc.abstractmethod
     def reserve(self, size: int) -> None:
         """Make the file count as ``size`` bytes against the cache's bound, written or not."""
 
     @abc.abstractmethod
-    def write(self, data: bytes) -> int:
-        """Append all of ``data``.
+    def write(self, data: bytes, position: int | None = None) -> int:
+        """Write all of ``data``, and note its checksums.
 
+        :param position: in the image; ``None``: after what was written last.
         :return: its length.
         :raises CacheFull: no room on the device.
         """
+
+    @abc.abstractmethod
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``, of those that were written."""
+
+    @abc.abstractmethod
+    def publish(self, readable: int) -> None:
+        """Tell other processes how many bytes, from the first, their readers may have."""
+
+    @abc.abstractmethod
+    def wanted(self) -> int:
+        """Give the furthest position at which a reader of another process waits; 0: nobody."""
 
     @abc.abstractmethod
     def commit(self, record: Record) -> None:
@@ -202,9 +324,17 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def rollback(self, reason: str, keep: bool = True) -> None:
-        """Give the fill up; its file goes to ``invalid/`` with the reason. Never raises.
+        """Give the fill up as wrong; its file goes to ``invalid/`` with the reason. Never raises.
 
         :param keep: whether the bytes are kept too, or freed.
+        """
+
+    @abc.abstractmethod
+    def leave(self, declined: str = "") -> None:
+        """Let go of the fill without a verdict; what was written, or kept from before, can be
+        gone on with. Where nothing was, nothing stays. Never raises.
+
+        :param declined: a word for why everybody is to ask the app for himself.
         """
 
 
@@ -289,10 +419,26 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def start_fill(self, image_id: str, variant: int = 0) -> Sink:
-        """Begin to write an image; bytes that a dead writer left are discarded.
+        """Begin to write an image, or go on with what an earlier writer left
+        (:attr:`Sink.kept`).
 
-        :raises DriverError: somebody is writing it already, or the file cannot be made.
+        :raises FillUnderWay: a living writer has it.
+        :raises DriverError: the file cannot be made.
         """
+
+    @abc.abstractmethod
+    def tail(self, image_id: str, variant: int = 0) -> Tail | None:
+        """Look at an image's fill, whoever has it under way; ``None`` if there is none."""
+
+    @abc.abstractmethod
+    def get_partial_images(self) -> list[dict[str, Any]]:
+        """List images of which only parts are there and nobody is writing, by id: dicts with
+        ``image_id``, ``size`` (bytes that are there), ``length`` (of the whole; ``None``: not
+        known) and ``last_modified``."""
+
+    @abc.abstractmethod
+    def sums(self, entry: Entry) -> Sums | None:
+        """Give the checksums of an entry's chunks; ``None``: there are none that fit it."""
 
     @contextlib.contextmanager
     def open_for_write(self, image_id: str) -> Iterator[Sink]:
