@@ -326,7 +326,8 @@ class Sink(abc.ABC):
     def rollback(self, reason: str, keep: bool = True) -> None:
         """Give the fill up as wrong; its file goes to ``invalid/`` with the reason. Never raises.
 
-        :param keep: whether the bytes are kept too, or freed.
+        :param keep: whether the bytes are kept too; else they are freed, and the fault is the
+            cache's: other processes see the fill as declined.
         """
 
     @abc.abstractmethod
@@ -336,6 +337,11 @@ class Sink(abc.ABC):
 
         :param declined: a word for why everybody is to ask the app for himself.
         """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the file, which can be read until then, also when the fill has ended.
+        Never raises; a second close does nothing."""
 
 
 class Driver(abc.ABC):
