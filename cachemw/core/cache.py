@@ -4,7 +4,7 @@ What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
 Imports: concurrency, errors, names, core.capacity, core.checksum, core.config,
-core.fill, core.fills, core.growing, core.hot, drivers._hits, drivers.base.
+core.fill, core.fills, core.growing, core.hot, core.verified, drivers._hits, drivers.base.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Part, Record
+from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Part, Record, Sums
 from ..errors import BadDriverConfiguration, DriverError, FillUnderWay, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
@@ -30,6 +30,7 @@ from .fill import NEVER, Fill, Reader
 from .fills import Fills
 from .growing import Growing, GrowingReader
 from .hot import HotImages
+from .verified import VerifiedEntry
 
 log = concurrency.get_logger(__name__)
 
@@ -162,9 +163,10 @@ class ImageCache:
         :return: whether it has it now; trouble is logged.
         """
         try:
-            if isinstance(entry, Entry):
+            if isinstance(entry, Entry) and not entry.is_checked:
                 return self.driver.update(entry, record)
             with self.driver.open_for_read(record.image_id, record.variant) as opened:
+                assert entry.record is not None
                 known = entry.record.stored, entry.record.checksum
                 if opened.record is None or (opened.record.stored, opened.record.checksum) != known:
                     return False  # replaced or renewed meanwhile
@@ -187,7 +189,12 @@ class ImageCache:
             log.warning("cannot look up %s", exc)
             return None
         try:
-            if entry.record is None or self._is_intact(entry, entry.record):
+            if entry.record is None:
+                return entry
+            sums = self._sums(entry)
+            if sums is not None:
+                return VerifiedEntry(entry, sums, self.driver)
+            if self._is_intact(entry, entry.record):
                 self._hot.offer(entry)
                 return entry
         except (OSError, DriverError) as exc:
@@ -203,6 +210,13 @@ class ImageCache:
         driver, image_id = self.driver, entry.image_id
         variant = 0 if entry.record is None else entry.record.variant
         entry.on_close = lambda: driver.record_hit(image_id, time.time(), variant)
+
+    def _sums(self, entry: Entry) -> Sums | None:
+        """Give what a hit's bytes are checked with as they are sent; ``None``: they are not,
+        or it has none that can be trusted."""
+        if self.settings.verify_reads != "always" or entry.is_suspect:
+            return None
+        return self.driver.sums(entry)
 
     def _is_intact(self, entry: Entry, record: Record) -> bool:
         mode = self.settings.verify_reads

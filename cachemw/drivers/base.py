@@ -78,6 +78,9 @@ class Entry(io.RawIOBase):
     #: The image's bytes, where they are in memory already.
     data: bytes | None = None
 
+    #: Whether each read is compared with checksums, so that nothing else may read the file.
+    is_checked = False
+
     def __init__(
         self,
         fd: int,
@@ -94,13 +97,21 @@ class Entry(io.RawIOBase):
         self.on_close: Callable[[], None] | None = None
 
     def fileno(self) -> int:
+        return self._descriptor()
+
+    def _descriptor(self) -> int:
         if self._fd == -1:
             raise ValueError(f"{self.image_id} is closed")
         return self._fd
 
+    def detach(self) -> int:
+        """Give the file to the caller, who closes it; ``on_close`` will not run."""
+        fd, self._fd = self._descriptor(), -1
+        return fd
+
     def pread(self, size: int, position: int) -> bytes:
         """Give up to ``size`` bytes from ``position``; the entry's own does not move."""
-        return os.pread(self.fileno(), size, position)
+        return os.pread(self._descriptor(), size, position)
 
     def readable(self) -> bool:
         return True
@@ -109,10 +120,10 @@ class Entry(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return os.readv(self.fileno(), [buffer])
+        return os.readv(self._descriptor(), [buffer])
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return os.lseek(self.fileno(), offset, whence)
+        return os.lseek(self._descriptor(), offset, whence)
 
     def tell(self) -> int:
         return self.seek(0, os.SEEK_CUR)
@@ -152,6 +163,8 @@ class MemoryEntry:
     """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
 
     __slots__ = ("data", "image_id", "on_close", "record", "size")
+
+    is_checked = False
 
     def __init__(self, image_id: str, data: bytes, record: Record) -> None:
         self.image_id = image_id
@@ -226,7 +239,7 @@ class Sums:
         self.size = size
         self._values = values
 
-    def check(self, index: int, chunk: bytes) -> bool:
+    def check(self, index: int, chunk: bytes | memoryview) -> bool:
         """Say whether these are the bytes of chunk number ``index``."""
         length = min(CHUNK, self.size - index * CHUNK)
         return len(chunk) == length and zlib.crc32(chunk) == self._values[index]

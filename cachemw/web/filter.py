@@ -169,9 +169,12 @@ class CacheFilter:
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
             self._forward.refresh(environ, record)
-        return hits.answer(
-            self.cache, environ, start_response, entry, stored.representation, age, status
-        )
+        try:
+            return hits.answer(
+                self.cache, environ, start_response, entry, stored.representation, age, status
+            )
+        except ImageCorrupt:
+            return self._miss(environ, start_response, record.image_id, "uri-miss")
 
     def _lookup(
         self, image_id: str, selects: Callable[[Record], bool]

@@ -5,9 +5,9 @@ stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
 What the app answers is stored by ``web.keeping``.
 
-Imports: core.cache, core.config, core.fill, drivers.base, web.authorize,
+Imports: errors, core.cache, core.config, core.fill, drivers.base, web.authorize,
 web.conditional, web.exchange, web.fields, web.freshness, web.hits,
-web.keeping, web.refresh, web.storing, web.validation.
+web.keeping, web.refresh, web.respond, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..drivers.base import Entry, MemoryEntry, Record
+from ..errors import ImageCorrupt
 from . import conditional, fields, freshness, hits, storing, validation
 from .authorize import Hook
 from .exchange import Answer
 from .keeping import Keeper
 from .refresh import Refresher
+from .respond import Representation
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Forwarder:
                 expected = self._keeper.expected(environ, answer, record)
                 if adopted is not None and self._keeper.adopt(adopted, record, expected):
                     stack.pop_all()
-                    return self._serve_adopted(start_response, adopted, answer)
+                    return self._serve_adopted(environ, start_response, adopted, answer)
                 body = self._keeper.fill(answer, record, expected, forward)
             else:
                 body = self._keeper.decline(answer, forward, reason)
@@ -152,7 +154,7 @@ class Forwarder:
                     raise
                 log.warning("%s: the app failed (%s); a stale copy is served", record.image_id, exc)
                 stack.pop_all()
-                return self._serve_stale(environ, start_response, entry, stored, forward)
+                return self._serve_stale(environ, environ, start_response, entry, stored, forward)
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
@@ -162,12 +164,14 @@ class Forwarder:
                 fresh = self._validated(entry, record, answer)
                 stack.pop_all()
                 return self._serve_validated(
-                    answer.request, start_response, entry, fresh, f"fwd={status}"
+                    environ, answer, start_response, entry, fresh, f"fwd={status}"
                 )
             if answer.code in _FAILURES and self._may_be_stale(decision):
                 answer.close()
                 stack.pop_all()
-                return self._serve_stale(answer.request, start_response, entry, stored, status)
+                return self._serve_stale(
+                    environ, answer.request, start_response, entry, stored, status
+                )
             if answer.code == 304 or self._service.asks_by_head:
                 # About something that is not what we have, or without what the client wants.
                 answer.close()
@@ -319,30 +323,32 @@ class Forwarder:
         return decision.stale_if_error and not self._rules.authorized
 
     def _serve_adopted(
-        self, start_response: StartResponse, entry: Entry, answer: Answer
+        self, environ: Environ, start_response: StartResponse, entry: Entry, answer: Answer
     ) -> Iterable[bytes]:
         answer.close()
         assert entry.record is not None
         return self._serve_validated(
-            answer.request, start_response, entry, entry.record, "hit; detail=adopted"
+            environ, answer, start_response, entry, entry.record, "hit; detail=adopted"
         )
 
     def _serve_validated(
         self,
         environ: Environ,
+        answer: Answer,
         start_response: StartResponse,
         entry: Entry | MemoryEntry,
         record: Record,
         status: str,
     ) -> Iterable[bytes]:
         representation = hits.describe(record, self._settings.freshness).representation
-        return hits.answer(
-            self._cache, environ, start_response, entry, representation, record.age, status
+        return self._serve(
+            environ, answer.request, start_response, entry, representation, record.age, status
         )
 
     def _serve_stale(
         self,
         environ: Environ,
+        request: Environ,
         start_response: StartResponse,
         entry: Entry | MemoryEntry,
         stored: hits.Stored,
@@ -351,15 +357,39 @@ class Forwarder:
         record = entry.record
         assert record is not None
         age = freshness.current_age(record.age, record.stored, time.time())
-        return hits.answer(
-            self._cache,
+        return self._serve(
             environ,
+            request,
             start_response,
             entry,
             stored.representation,
             age,
             f"fwd={forward}; detail=stale-if-error",
         )
+
+    def _serve(
+        self,
+        environ: Environ,
+        request: Environ,
+        start_response: StartResponse,
+        entry: Entry | MemoryEntry,
+        representation: Representation,
+        age: float,
+        status: str,
+    ) -> Iterable[bytes]:
+        """Answer from an entry; where it is found damaged before that, ask the app for all of it.
+
+        :param request: as the client made it, since the app has had ``environ``.
+        """
+        try:
+            return hits.answer(
+                self._cache, request, start_response, entry, representation, age, status
+            )
+        except ImageCorrupt:
+            record = entry.record
+            assert record is not None
+            environ.update(request)
+            return self.miss(environ, start_response, record.image_id, "uri-miss", replaces=record)
 
 
 @contextlib.contextmanager

@@ -65,6 +65,8 @@ def answer(
 
     :param age: of the stored answer, in seconds.
     :param status: parameters of Cache-Status.
+    :raises ImageCorrupt: the entry was found damaged and has left the cache; it is closed, and
+        nothing was sent.
     """
     cache.count_hit(entry)
     extra = (("Age", str(int(age))), cache_status(status))

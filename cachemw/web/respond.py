@@ -3,7 +3,9 @@
 The file is handed to the server's ``wsgi.file_wrapper`` whole, so that it can
 use sendfile(2). Part of a file goes that way only on servers that were shown
 to start at the file's offset; elsewhere an iterator reads the part in blocks.
-What is in memory already goes out as it is.
+What is in memory already goes out as it is. What is checked as it is read
+always goes by the iterator, and its first block is read before the answer
+begins, so that one that is found damaged there can still be had elsewhere.
 
 Imports: concurrency, web.conditional, web.fields, web.ranges.
 """
@@ -16,6 +18,7 @@ import io
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -38,6 +41,10 @@ _NO_BODY = (("Content-Type", "text/plain"), ("Content-Length", "0"))
 #: Fields that are true of a whole body only, and the one that would be there twice
 #: (RFC 9110, section 15.3.7).
 _WHOLE_BODY_FIELDS = frozenset({"content-md5", "content-digest", "content-range"})
+
+
+#: Of a body: bytes, or where a part of the image begins and ends.
+Segment = bytes | tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +88,11 @@ class Source(Protocol):
     def data(self) -> bytes | None:
         """The whole image, if it is in memory."""
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether :meth:`pread` compares the bytes with checksums, so that nothing else may
+        read them."""
+
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
 
@@ -92,6 +104,7 @@ class OpenFile(io.FileIO):
     """A file of its own, as a source."""
 
     data = None
+    is_checked = False
 
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
@@ -119,32 +132,60 @@ class Segments:
 
     Reads with ``pread``, so the file's own offset does not matter. Closing it
     closes the file; a second close does nothing.
+
+    :param segments: bytes, and where parts begin and end.
+    :raises ImageCorrupt: in place of bytes that were found damaged; ``position`` says where the
+        image's bytes that were given end.
     """
 
-    def __init__(self, source: Source, segments: Iterable[bytes | tuple[int, int]]) -> None:
+    def __init__(self, source: Source, segments: Iterable[Segment]) -> None:
         self._source = source
-        self._segments = iter(segments)
-        self._position = self._stop = 0
+        # Not an iterator over a list, which would hold on to what was given.
+        self._segments = deque(segments)
+        #: Of the image: where the next block begins.
+        self.position = 0
+        self._stop = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        while self._position >= self._stop:
-            segment = next(self._segments)
+        while self.position >= self._stop:
+            if not self._segments:
+                raise StopIteration
+            segment = self._segments.popleft()
             if isinstance(segment, bytes):
                 return segment
-            self._position, self._stop = segment
-        wanted = min(BLOCK, self._stop - self._position)
-        block = concurrency.run_blocking(self._source.pread, wanted, self._position)
-        if not block:
-            # Raising lets the server cut the connection; ending would look complete.
-            raise OSError(f"file ends at byte {self._position}, before byte {self._stop}")
-        self._position += len(block)
+            self.position, self._stop = segment
+        block = _read_block(self._source, self.position, self._stop)
+        self.position += len(block)
         return block
 
     def close(self) -> None:
         self._source.close()
+
+
+def _read_block(source: Source, start: int, stop: int) -> bytes:
+    """Read the first bytes of a part, which are not empty.
+
+    :raises ImageCorrupt: they are damaged.
+    """
+    # Up to a multiple, so that a source which is checked in chunks reads none of them twice.
+    wanted = min(BLOCK - start % BLOCK, stop - start)
+    block = concurrency.run_blocking(source.pread, wanted, start)
+    if not block:
+        # Raising lets the server cut the connection; ending would look complete.
+        raise OSError(f"file ends at byte {start}, before byte {stop}")
+    return block
+
+
+def _begun(source: Source, start: int, stop: int) -> list[Segment]:
+    """Give a part as segments of which the first bytes are read and checked already.
+
+    :raises ImageCorrupt: they are damaged.
+    """
+    block = _read_block(source, start, stop)
+    return [block, (start + len(block), stop)]
 
 
 def respond(
@@ -175,6 +216,7 @@ def serve(
 
     :param source: an unbuffered file at offset 0, closed with the response.
     :param extra: fields to add to whatever the answer is.
+    :raises ImageCorrupt: the source found damage; it is closed, and nothing was sent.
     """
     try:
         status = evaluate(environ, selected.etag, selected.last_modified)
@@ -202,10 +244,14 @@ def _serve_whole(
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
     size = selected.size
+    is_empty = not size or environ["REQUEST_METHOD"] == "HEAD"
+    begun = _begun(source, 0, size) if source.is_checked and not is_empty else None
     start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
-    if not size or environ["REQUEST_METHOD"] == "HEAD":
+    if is_empty:
         source.close()
         return []
+    if begun is not None:
+        return Segments(source, begun)
     if source.data is not None:
         return Whole(source.data, source.close)
     wrapper = _file_wrapper(environ)
@@ -240,7 +286,10 @@ def _serve_range(
         return _serve_multipart(start_response, source, slices, kept, selected.size, extra)
     ((start, stop),) = slices
     kept.append(("Content-Range", content_range(start, stop, selected.size)))
+    begun = _begun(source, start, stop) if source.is_checked else None
     start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
+    if begun is not None:
+        return Segments(source, begun)
     wrapper = _file_wrapper(environ)
     if (
         isinstance(source, io.RawIOBase)
@@ -265,10 +314,11 @@ def _serve_multipart(
     layout = multipart(slices, size, content_type, secrets.token_hex(16))
     headers = [pair for pair in kept if pair[0].lower() != "content-type"]
     headers += [("Content-Type", layout.content_type), ("Content-Length", str(layout.length))]
-    start_response("206 Partial Content", [*headers, *extra])
-    segments: list[bytes | tuple[int, int]] = []
+    segments: list[Segment] = []
     for head, start, stop in layout.parts:
-        segments += [head, (start, stop)]
+        begun = _begun(source, start, stop) if source.is_checked and not segments else None
+        segments += [head, *(begun or [(start, stop)])]
+    start_response("206 Partial Content", [*headers, *extra])
     return Segments(source, [*segments, layout.tail])
 
 
