@@ -160,7 +160,10 @@ class Entry(io.RawIOBase):
 
 
 class MemoryEntry:
-    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
+    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`.
+
+    Iterating gives all of it at once.
+    """
 
     __slots__ = ("data", "image_id", "on_close", "record", "size")
 
@@ -172,6 +175,12 @@ class MemoryEntry:
         self.record = record
         self.size = len(data)
         self.on_close: Callable[[], None] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self.data,))
+
+    def __len__(self) -> int:
+        return 1  # block: some servers look whether there is more to come
 
     def pread(self, size: int, position: int) -> bytes:
         """Give up to ``size`` bytes from ``position``."""

@@ -82,7 +82,12 @@ class Representation:
 
 
 class Source(Protocol):
-    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory."""
+    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory.
+
+    Iterating gives them all, in blocks.
+    """
+
+    def __iter__(self) -> Iterator[bytes]: ...
 
     @property
     def data(self) -> bytes | None:
@@ -109,22 +114,6 @@ class OpenFile(io.FileIO):
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
         return os.pread(self.fileno(), size, position)
-
-
-class Whole:
-    """A response body that is in memory. Closing it closes the source."""
-
-    __slots__ = ("_data", "close")
-
-    def __init__(self, data: bytes, close: Callable[[], None]) -> None:
-        self._data = data
-        self.close = close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter((self._data,))
-
-    def __len__(self) -> int:
-        return 1
 
 
 class Segments:
@@ -253,7 +242,7 @@ def _serve_whole(
     if begun is not None:
         return Segments(source, begun)
     if source.data is not None:
-        return Whole(source.data, source.close)
+        return source
     wrapper = _file_wrapper(environ)
     if wrapper is not None:
         return wrapper(source, BLOCK)
