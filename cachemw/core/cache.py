@@ -39,7 +39,7 @@ _MOMENT = 0.01
 
 
 class Joined(NamedTuple):
-    """Who has an image: an entry, a fill under way with a reader of it, or the caller, who leads."""
+    """Who has an image: an entry, a fill under way (with a reader), or the caller, who leads."""
 
     entry: Entry | MemoryEntry | None = None
     growing: Growing | None = None
@@ -370,9 +370,13 @@ class ImageCache:
         sink.announce(record, length, keep)
         fill.room.begin(sink)
 
-    def decline(self, lead: Fill, word: str) -> None:
-        """End a fill whose answer is not stored, and remember that for a while."""
-        self._fills.remember_declined(lead.image_id)
+    def decline(self, lead: Fill, word: str, is_lasting: bool) -> None:
+        """End a fill whose answer is not stored.
+
+        :param is_lasting: whether other answers for it will not be either, for a while.
+        """
+        if is_lasting:
+            self._fills.remember_declined(lead.image_id)
         lead.decline(word)
 
     def was_declined(self, image_id: str) -> bool:

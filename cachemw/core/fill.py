@@ -140,6 +140,8 @@ class Fill:
 
     def decline(self, word: str) -> None:
         """End a fill that has not begun: everybody asks the app for himself."""
+        if self.record is not None or self._over:
+            return
         self.declined = word
         sink, self.sink = self.sink, None
         if sink is not None:
@@ -329,9 +331,7 @@ class Fill:
         start = self._received
         stop = chunk.stop if isinstance(chunk, Part) else start + len(chunk)
         if self.length is not None and stop > self.length:
-            raise LengthMismatch(
-                self.image_id, f"longer than the {self.length} bytes promised"
-            )
+            raise LengthMismatch(self.image_id, f"longer than the {self.length} bytes promised")
         # Without a length any chunk may be the last.
         is_last = self.length is None or stop == self.length
         if isinstance(chunk, Part):
@@ -386,9 +386,10 @@ class Fill:
     def _free_bytes(self) -> None:
         """Free what was written in vain, as soon as nobody needs it any more."""
         last, failure = self._last_reader, self._intake.failure
-        if last is not None and failure is not None and self.sink is not None:
-            if len(self._readers) == 1 and last.position >= self._intake.written:
-                concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
+        if last is None or failure is None or self.sink is None:
+            return
+        if len(self._readers) == 1 and last.position >= self._intake.written:
+            concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
 
     def _finish(self) -> None:
         """Verify and store; the app has given all it has."""

@@ -117,7 +117,8 @@ class Intake:
         actual = self._digests.hexdigests()
         if wrong is not None:
             raise ChecksumMismatch(
-                self.image_id, f"{wrong.algorithm} is {actual[wrong.algorithm]}, not {wrong.hexdigest}"
+                self.image_id,
+                f"{wrong.algorithm} is {actual[wrong.algorithm]}, not {wrong.hexdigest}",
             )
         algorithm, hexdigest = next(iter(actual.items()))
         return f"{algorithm}:{hexdigest}"

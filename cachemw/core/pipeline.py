@@ -45,9 +45,7 @@ class Pipeline(Generic[T]):
     :param size: gives the bytes of memory that a block takes.
     """
 
-    def __init__(
-        self, workers: Sequence[Callable[[T], object]], size: Callable[[T], int]
-    ) -> None:
+    def __init__(self, workers: Sequence[Callable[[T], object]], size: Callable[[T], int]) -> None:
         self.errors: list[Exception | None] = [None] * len(workers)
         self._workers = workers
         self._size = size

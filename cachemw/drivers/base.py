@@ -81,6 +81,9 @@ class Entry(io.RawIOBase):
     #: Whether each read is compared with checksums, so that nothing else may read the file.
     is_checked = False
 
+    #: A read may wait for the device.
+    is_offloaded = True
+
     def __init__(
         self,
         fd: int,
@@ -168,6 +171,9 @@ class MemoryEntry:
     __slots__ = ("data", "image_id", "on_close", "record", "size")
 
     is_checked = False
+
+    #: A read may wait for the device.
+    is_offloaded = True
 
     def __init__(self, image_id: str, data: bytes, record: Record) -> None:
         self.image_id = image_id

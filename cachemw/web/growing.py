@@ -12,14 +12,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from ..core.growing import FillLost, Growing, GrowingReader
+from ..core.growing import MOST, FillLost, Growing, GrowingReader
 from ..drivers.base import Record
 
 #: Times that one answer goes on elsewhere.
 _MOST_CHANGES = 5
 
-#: Gives a reader that goes on from a position with the same version, because of an error.
-GoOn = Callable[[Record, "int | None", int, FillLost], GrowingReader]
+#: Gives a reader that goes on from a position with the same version, in the place of one that
+#: raised this error.
+GoOn = Callable[[Record, int | None, int, FillLost], GrowingReader]
 
 
 class GrowingEntry:
@@ -28,11 +29,16 @@ class GrowingEntry:
     :param reader: closed with it.
     :param patience: seconds to wait for each byte that another brings.
     :param go_on: finds another reader; ``None``: there is no other.
-    :param status: the parameters of Cache-Status for an answer that needed nobody to be asked.
     """
 
     #: It is not in memory, as far as anybody knows.
     data = None
+
+    #: What comes was checked, or is held back until it is.
+    is_checked = False
+
+    #: A read may call the app, so it is made by the request's own thread or greenlet.
+    is_offloaded = False
 
     def __init__(
         self,
@@ -41,7 +47,6 @@ class GrowingEntry:
         *,
         patience: float,
         go_on: GoOn | None,
-        status: str,
     ) -> None:
         announced = growing.record
         assert announced is not None
@@ -49,7 +54,6 @@ class GrowingEntry:
         self.length = growing.length
         self.size = self.length or 0
         self.record = dataclasses.replace(announced, size=self.size)
-        self.status = status
         self.on_close: Callable[[], None] | None = None
         self._reader = reader
         self._patience = patience
@@ -72,6 +76,9 @@ class GrowingEntry:
                     raise
                 self._reader.close()
                 self._reader = self._go_on(self.record, self.length, position, exc)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return Stream(self, MOST)
 
     def close(self) -> None:
         """Let go of it; a second close does nothing."""

@@ -98,6 +98,10 @@ class Source(Protocol):
         """Whether :meth:`pread` compares the bytes with checksums, so that nothing else may
         read them."""
 
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether :meth:`pread` is called by a native thread where requests share a hub's."""
+
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
 
@@ -110,6 +114,7 @@ class OpenFile(io.FileIO):
 
     data = None
     is_checked = False
+    is_offloaded = True
 
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
@@ -161,7 +166,10 @@ def _read_block(source: Source, start: int, stop: int) -> bytes:
     """
     # Up to a multiple, so that a source which is checked in chunks reads none of them twice.
     wanted = min(BLOCK - start % BLOCK, stop - start)
-    block = concurrency.run_blocking(source.pread, wanted, start)
+    if source.is_offloaded:
+        block = concurrency.run_blocking(source.pread, wanted, start)
+    else:
+        block = source.pread(wanted, start)
     if not block:
         # Raising lets the server cut the connection; ending would look complete.
         raise OSError(f"file ends at byte {start}, before byte {stop}")
@@ -225,6 +233,38 @@ def serve(
         raise
 
 
+def serve_stream(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    stream: Iterable[bytes],
+    close: Callable[[], None],
+    selected: Representation,
+    extra: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    """Answer a GET or HEAD from a stream whose length nobody knows yet; a Range is ignored.
+
+    :param stream: the whole body; closes what ``close`` does.
+
+    Source: RFC 9110, section 14.2 (a server may ignore the Range field).
+    """
+    try:
+        status = evaluate(environ, selected.etag, selected.last_modified)
+        if status == 304:
+            kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
+            start_response("304 Not Modified", [*kept, *extra])
+        elif status == 412:
+            start_response("412 Precondition Failed", [*_NO_BODY, *extra])
+        else:
+            start_response("200 OK", [*selected.headers, *extra])
+            if environ["REQUEST_METHOD"] == "GET":
+                return stream
+        close()
+        return []
+    except BaseException:
+        close()
+        raise
+
+
 def _serve_whole(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
@@ -243,7 +283,7 @@ def _serve_whole(
         return Segments(source, begun)
     if source.data is not None:
         return source
-    wrapper = _file_wrapper(environ)
+    wrapper = _file_wrapper(environ, source)
     if wrapper is not None:
         return wrapper(source, BLOCK)
     return Segments(source, [(0, size)])
@@ -279,12 +319,9 @@ def _serve_range(
     start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
     if begun is not None:
         return Segments(source, begun)
-    wrapper = _file_wrapper(environ)
-    if (
-        isinstance(source, io.RawIOBase)
-        and wrapper is not None
-        and _honours_offset(environ.get("SERVER_SOFTWARE", ""))
-    ):
+    wrapper = _file_wrapper(environ, source)
+    if wrapper is not None and _honours_offset(environ.get("SERVER_SOFTWARE", "")):
+        assert isinstance(source, io.RawIOBase)
         source.seek(start)
         return wrapper(source, BLOCK)
     return Segments(source, [(start, stop)])
@@ -311,8 +348,11 @@ def _serve_multipart(
     return Segments(source, [*segments, layout.tail])
 
 
-def _file_wrapper(environ: dict[str, Any]) -> Callable[..., Iterable[bytes]] | None:
-    """Give the server's file wrapper, but not where it would read on a hub's thread."""
+def _file_wrapper(environ: dict[str, Any], source: Source) -> Callable[..., Iterable[bytes]] | None:
+    """Give the server's file wrapper if the source is a file, but not where it would read on a
+    hub's thread."""
+    if not isinstance(source, io.RawIOBase):
+        return None
     wrapper: Callable[..., Iterable[bytes]] | None = environ.get("wsgi.file_wrapper")
     return None if wrapper is None or concurrency.offloads() else wrapper
 
