@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,13 +19,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Part, Record, Sums
+from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sums
 from ..errors import BadDriverConfiguration, DriverError, FillUnderWay, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
-from .fill import NEVER, Fill, Reader
+from .fill import NEVER, Chunk, Fill, Reader
 from .fills import Fills
 from .growing import Growing, GrowingReader
 from .hot import HotImages
@@ -316,24 +315,24 @@ class ImageCache:
     def start_fill(
         self,
         image_id: str,
-        source: Iterable[bytes],
+        source: Iterable[Chunk],
         record: Record,
         *,
         lead: Fill | None = None,
         length: int | None = None,
         expected: tuple[Checksum, ...] = (),
         is_resumable: bool = False,
-        keep: int = 0,
+        keep: bool = False,
     ) -> Reader:
         """Begin to store what an app sends.
 
-        :param source: its chunks; closed by the fill.
+        :param source: its chunks, and parts that are kept; closed by the fill.
         :param record: what is known before the first byte; size and checksum are filled in.
         :param lead: the fill that the caller has claimed; ended here if this raises.
         :param length: bytes promised, or ``None``.
         :param expected: checksums promised, the strongest first.
         :param is_resumable: whether the app can be asked for the rest of this version.
-        :param keep: bytes, from the first, that were kept; ``source`` goes on from there.
+        :param keep: whether it goes on with what is kept, of which ``source`` has the parts.
         :return: the leading reader.
         :raises CacheFull: there is no room for it.
         :raises DriverError: somebody else fills it, or it cannot be written.
@@ -342,13 +341,13 @@ class ImageCache:
         if fill is None:
             raise FillUnderWay(image_id, "is being filled already")
         try:
-            concurrency.run_blocking(self._make_ready, fill, record, length, bool(keep))
+            concurrency.run_blocking(self._make_ready, fill, record, length, keep)
         except BaseException as exc:
             fill.decline(exc.reason if isinstance(exc, DriverError) else "error")
             raise
         self._fills.forget_declined(image_id)
         return fill.begin(
-            itertools.chain([Part(0, keep)], source) if keep else source,
+            source,
             record,
             length=length,
             expected=expected,

@@ -252,7 +252,7 @@ class Fill:
             return b""
         if reader.is_leader:
             raise error
-        if isinstance(error, FillError) or not self._is_resumable:
+        if _is_wrong(error) or not self._is_resumable:
             raise FillFailed(self.image_id, described(error)) from None
         raise FillLost(self.image_id, described(error)) from None
 
@@ -395,7 +395,7 @@ class Fill:
         """Verify and store; the app has given all it has."""
         self._intake.work_off()
         if self.length is not None and self._received != self.length:
-            raise LengthMismatch(
+            raise _CutShort(
                 self.image_id,
                 f"ended after {self._received} of the {self.length} bytes promised",
             )
@@ -424,12 +424,11 @@ class Fill:
         """End for all readers: the app failed, or what it sent is wrong."""
         if isinstance(exc, FillError):
             log.warning("%s; the response is cut short", exc)
-            reason, is_resumable = exc.reason, False
+            reason = exc.reason
         else:
             reason = f"the app failed after {self._received} bytes: {described(exc)}"
-            is_resumable = self._is_resumable
         self._error = exc
-        self._drop(reason, is_resumable)
+        self._drop(reason, self._is_resumable and not _is_wrong(exc))
 
     def _give_up(self) -> None:
         """End since nobody reads it any more."""
@@ -538,6 +537,15 @@ class Reader:
         if not self._closed:
             self._closed = True
             self._fill.leave(self)
+
+
+class _CutShort(LengthMismatch):
+    """What came is right, as far as anybody knows, but it is not all."""
+
+
+def _is_wrong(error: BaseException) -> bool:
+    """Say whether the bytes themselves are at fault."""
+    return isinstance(error, FillError) and not isinstance(error, _CutShort)
 
 
 def _unstored(reason: str) -> str:

@@ -96,7 +96,7 @@ class Forwarder:
                 stack.callback(adopted.close)
             if lead is not None:
                 stack.callback(lead.decline, "")
-            answer, keep = self._ask_as_leader(environ, start_response, forward, image_id, lead)
+            answer, is_kept = self._ask_as_leader(environ, start_response, forward, image_id, lead)
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
@@ -110,7 +110,7 @@ class Forwarder:
                 if adopted is not None and self._keeper.adopt(adopted, record, expected):
                     stack.pop_all()
                     return self._serve_adopted(environ, start_response, adopted, answer)
-                body = self._fill(answer, record, expected, forward, lead, keep)
+                body = self._fill(answer, record, expected, forward, lead, is_kept)
             else:
                 self._queue(answer, image_id, reason)
                 self._keeper.give_back(lead, reason)
@@ -129,31 +129,31 @@ class Forwarder:
         forward: str,
         image_id: str,
         lead: Fill | None,
-    ) -> tuple[Answer, int]:
+    ) -> tuple[Answer, bool]:
         """Ask the app for an image that others wait for too: all of it, or what is not kept.
 
-        :return: the answer, as of the whole, and how many bytes, from the first, are kept.
+        :return: the answer, as of the whole, and whether it goes on with what is kept.
         """
         if lead is None:
-            return self._ask(environ, start_response, forward, image_id), 0
+            return self._ask(environ, start_response, forward, image_id), False
         kept = concurrency.run_blocking(self._resumer.kept_for, lead, environ)
         if kept is not None:
-            start, headers = kept.parts[0].stop, kept.record.headers
-            answer = self._answer(environ, start_response, forward, image_id)
-            with asking(environ, resuming.rest_of(headers, start)):
-                answer.fetch(self._app)
             assert kept.length is not None
-            if resuming.is_rest(answer, headers, start, kept.length):
-                resuming.make_whole(answer, headers, kept.length)
-                return answer, start
+            hole, headers = resuming.holes(kept)[0], kept.record.headers
+            answer = self._answer(environ, start_response, forward, image_id)
+            with asking(environ, resuming.part_of(headers, hole, kept.length)):
+                answer.fetch(self._app)
+            if resuming.is_part(answer, headers, hole, kept.length):
+                self._resumer.complete(answer, kept, environ)
+                return answer, True
             if answer.written or answer.code not in (206, 416):
-                return answer, 0
+                return answer, False
             answer.close()
             environ = _given_back(environ, answer)
         answer = self._answer(environ, start_response, forward, image_id)
         with asking(environ, {}):
             answer.fetch(self._app)
-        return answer, 0
+        return answer, False
 
     def _fill(
         self,
@@ -162,7 +162,7 @@ class Forwarder:
         expected: tuple[Checksum, ...],
         forward: str,
         lead: Fill | None,
-        keep: int,
+        keep: bool,
     ) -> Iterable[bytes]:
         """Send a new answer, or what the client wants of it, and store it."""
         if keep:

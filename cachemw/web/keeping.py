@@ -101,14 +101,14 @@ class Keeper:
         expected: tuple[checksum.Checksum, ...],
         forward: str,
         lead: Fill | None = None,
-        keep: int = 0,
+        keep: bool = False,
     ) -> Iterable[bytes]:
         """Send an answer, and store its body as it passes.
 
         :param expected: checksums that it must have.
         :param forward: the ``fwd`` parameter of Cache-Status.
         :param lead: the fill that this request has claimed.
-        :param keep: bytes, from the first, that were kept; the body goes on from there.
+        :param keep: whether the body goes on with what is kept.
         :return: the body for the server.
         """
         reader = self.begin(answer, record, expected, lead, keep)
@@ -127,11 +127,11 @@ class Keeper:
         record: Record,
         expected: tuple[checksum.Checksum, ...],
         lead: Fill | None,
-        keep: int = 0,
+        keep: bool = False,
     ) -> Reader | str:
         """Begin to store an answer's body, which is the fill's from then on.
 
-        :param keep: bytes, from the first, that were kept; the body goes on from there.
+        :param keep: whether the body goes on with what is kept.
         :return: a word for the detail of Cache-Status if that cannot be.
         """
         if not storing.fits(record):

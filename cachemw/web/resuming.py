@@ -17,13 +17,14 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.growing import FillLost, FillStalled, GrowingReader
-from ..drivers.base import Entry, Kept, MemoryEntry, Record
+from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
+from ..errors import LengthMismatch
 from . import fields, hits, storing, validation, vary
 from .exchange import Answer
 from .growing import GoOn
@@ -50,7 +51,7 @@ class Resumer:
         """Give what is kept of an image, if the rest can be asked for and a request may have it."""
         sink = lead.sink
         kept = None if sink is None else sink.kept
-        if kept is None or not kept.length or not kept.parts or kept.parts[0].start:
+        if kept is None or not kept.length or not kept.parts:
             return None
         if kept.record.variant or validation.strong_validator(kept.record.headers) is None:
             return None
@@ -120,16 +121,15 @@ class Resumer:
         ):
             lead.decline("")
             return None
-        keep = kept.parts[0].stop
-        answer = self.ask(request, record.image_id, kept.record.headers, keep)
-        if not is_rest(answer, kept.record.headers, keep, length):
+        hole = holes(kept)[0]
+        answer = self.ask(request, record.image_id, kept.record.headers, hole, length)
+        if not is_part(answer, kept.record.headers, hole, length):
             answer.close()
             lead.decline("")
             return None
-        make_whole(answer, kept.record.headers, length)
-        reader = self._keeper.begin(
-            answer, kept.record, self._keeper.expected(request, answer, kept.record), lead, keep
-        )
+        self.complete(answer, kept, request)
+        expected = self._keeper.expected(request, answer, kept.record)
+        reader = self._keeper.begin(answer, kept.record, expected, lead, keep=True)
         if isinstance(reader, str):
             answer.close()
             return None
@@ -139,9 +139,10 @@ class Resumer:
         self, request: Environ, record: Record, length: int, position: int, lost: FillLost
     ) -> GrowingReader:
         """Have the app send the rest to one reader alone."""
-        answer = self.ask(request, record.image_id, record.headers, position)
+        rest = Part(position, length)
+        answer = self.ask(request, record.image_id, record.headers, rest, length)
         try:
-            if is_rest(answer, record.headers, position, length):
+            if is_part(answer, record.headers, rest, length):
                 return StreamReader(answer.body, position)
             if answer.code == 200 and validation.same_version(record.headers, answer.headers):
                 reader = StreamReader(answer.body, 0)
@@ -153,18 +154,82 @@ class Resumer:
         answer.close()
         raise lost
 
-    def ask(self, request: Environ, image_id: str, headers: fields.Headers, start: int) -> Answer:
-        """Ask the app for the rest of a version.
+    def ask(
+        self, request: Environ, image_id: str, headers: fields.Headers, part: Part, length: int
+    ) -> Answer:
+        """Ask the app for a part of a version.
 
         :param request: a request of ours alone.
         :param headers: of the version.
+        :param length: of the whole, bytes.
         """
         answer = Answer(request, _nobody, hits.cache_status("fwd=partial"))
         answer.deletion_before = self._cache.mark_of_deletion(image_id)
         request["REQUEST_METHOD"] = "GET"
-        with asking(request, rest_of(headers, start)):
+        with asking(request, part_of(headers, part, length)):
             answer.fetch(self._app)
         return answer
+
+    def complete(self, answer: Answer, kept: Kept, environ: Environ) -> None:
+        """Make an answer with the first hole in what is kept one of the whole image.
+
+        Its body then has the parts that are kept, and asks the app for the other holes.
+
+        :param environ: the request, which is copied.
+        """
+        assert kept.length is not None
+        request = validation.unconditional(environ)
+        first = Answer(request, _nobody, hits.cache_status("fwd=partial"))
+        first.body = answer.body
+        answer.body = cast(Iterable[bytes], _Patchwork(self, first, kept, request))
+        make_whole(answer, kept.record.headers, kept.length)
+
+
+class _Patchwork:
+    """All of an image: parts that are kept, and the app's bytes for what is between.
+
+    :param first: the app's answer for the first hole.
+    :param request: to ask for the others with.
+    """
+
+    def __init__(self, resumer: Resumer, first: Answer, kept: Kept, request: Environ) -> None:
+        self._resumer = resumer
+        self._answer: Answer | None = first
+        self._kept = kept
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes | Part]:
+        position, length = 0, self._kept.length
+        assert length is not None
+        for hole in holes(self._kept):
+            if hole.start > position:
+                yield Part(position, hole.start)
+            position = hole.start
+            for chunk in self._ask(hole, length).body:
+                position += len(chunk)
+                if position > hole.stop:
+                    raise LengthMismatch(self._kept.record.image_id, f"longer than {hole}")
+                yield chunk
+            self.close()
+            if position != hole.stop:
+                return  # cut short
+        if position < length:
+            yield Part(position, length)
+
+    def _ask(self, hole: Part, length: int) -> Answer:
+        if self._answer is None:
+            record = self._kept.record
+            answer = self._resumer.ask(self._request, record.image_id, record.headers, hole, length)
+            self._answer = answer
+            if not is_part(answer, record.headers, hole, length):
+                raise FillLost(record.image_id, "the app has another version by now")
+        return self._answer
+
+    def close(self) -> None:
+        """Close the app's answer; a second close does nothing."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
 
 
 def is_movable(environ: Mapping[str, Any], settings: Settings) -> bool:
@@ -172,26 +237,44 @@ def is_movable(environ: Mapping[str, Any], settings: Settings) -> bool:
     return settings.pump == "any" and bool(environ.get("wsgi.multithread", True))
 
 
-def rest_of(headers: fields.Headers, start: int) -> dict[str, str]:
-    """Give the fields that ask for the rest of a version, as environ keys."""
+def holes(kept: Kept) -> list[Part]:
+    """Give what is missing of an image, in order: at least one part, since the app is asked
+    whether it still has this version."""
+    assert kept.length is not None
+    missing, position = [], 0
+    for part in kept.parts:
+        if part.start > position:
+            missing.append(Part(position, part.start))
+        position = part.stop
+    if position < kept.length:
+        missing.append(Part(position, kept.length))
+    last = (kept.length - 1) // CHUNK * CHUNK
+    return missing or [Part(last, kept.length)]
+
+
+def part_of(headers: fields.Headers, part: Part, length: int) -> dict[str, str]:
+    """Give the fields that ask for a part of a version, as environ keys."""
     validator = validation.strong_validator(headers)
     assert validator is not None
-    return {"HTTP_RANGE": f"bytes={start}-", "HTTP_IF_RANGE": validator}
+    last = "" if part.stop == length else part.stop - 1
+    return {"HTTP_RANGE": f"bytes={part.start}-{last}", "HTTP_IF_RANGE": validator}
 
 
-def is_rest(answer: Answer, headers: fields.Headers, start: int, length: int) -> bool:
-    """Say whether an answer is all of a version from a byte on."""
+def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) -> bool:
+    """Say whether an answer is a part of a version."""
     if answer.code != 206 or answer.written:
         return False
     match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
-    if match is None or tuple(map(int, match.groups())) != (start, length - 1, length):
+    if match is None or tuple(map(int, match.groups())) != (part.start, part.stop - 1, length):
         return False
     try:
         sent = storing.content_length(answer.headers)
     except ValueError:
         return False
+    if sent not in (None, part.stop - part.start):
+        return False
     # It may leave out what the client of the range has (RFC 9110, section 15.3.7).
-    return sent in (None, length - start) and validation.freshens(headers, answer.headers)
+    return validation.freshens(headers, answer.headers)
 
 
 def make_whole(answer: Answer, headers: fields.Headers, length: int) -> None:
