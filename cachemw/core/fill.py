@@ -146,7 +146,19 @@ class Fill:
         sink, self.sink = self.sink, None
         if sink is not None:
             concurrency.run_blocking(sink.leave, word)
+            sink.close()
         self._end()
+
+    def hand_over(self) -> Sink | None:
+        """End a fill that has not begun, and keep what was there to read for oneself.
+
+        :return: to be closed by the caller.
+        """
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            concurrency.run_blocking(sink.leave)
+        self._end()
+        return sink
 
     # The readers' side
 

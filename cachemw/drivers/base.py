@@ -483,8 +483,12 @@ class Driver(abc.ABC):
             record = self.describe(image_id, sink)
         except BaseException as exc:
             sink.rollback(str(exc) or type(exc).__name__)
+            sink.close()
             raise
-        sink.commit(record)
+        try:
+            sink.commit(record)
+        finally:
+            sink.close()
 
     @abc.abstractmethod
     def describe(self, image_id: str, sink: Sink) -> Record:
