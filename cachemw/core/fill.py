@@ -38,6 +38,9 @@ NEVER = 2.0
 #: Seconds for which a reader waits at most that has no reason to give up.
 _FOR_EVER = 86400.0
 
+#: Bytes that a whole answer takes at a time: a chunk goes out as it came.
+_WHOLE = 2**62
+
 #: What an app's iterable may give: bytes, or a part that the sink has already.
 Chunk = bytes | Part
 
@@ -95,6 +98,7 @@ class Fill:
         self._available = 0
         self._starts: list[int] = []
         self._recent: list[bytes] = []
+        self._kept: list[Part] = []
         self._over = False
         self._error: BaseException | None = None
         #: The one reader that has the app to itself after the storing ended, and what others
@@ -246,14 +250,15 @@ class Fill:
             if position < start + len(chunk):
                 # Mostly all of it, and then it is not copied.
                 return chunk[position - start : stop - start]
-        written = self._intake.written
-        if position >= written:
-            raise FillLost(self.image_id, "it is not stored any more")
-        return Part(position, min(stop, written))
+        for start, end in (*self._kept, (0, self._intake.written)):
+            if start <= position < end:
+                return Part(position, min(stop, end))
+        raise FillLost(self.image_id, "it is not stored any more")
 
     def _from_file(self, part: Part) -> bytes:
         assert self.sink is not None
-        data = concurrency.run_blocking(self.sink.pread, part.stop - part.start, part.start)
+        size = min(MOST, part.stop - part.start)
+        data = concurrency.run_blocking(self.sink.pread, size, part.start)
         if not data:
             raise FillLost(self.image_id, f"its file ends at byte {part.start}")
         return data
@@ -357,7 +362,9 @@ class Fill:
             self._received = stop
             self._available = self._intake.limit = start if is_last else stop
             self._forget_written()
-            if isinstance(chunk, bytes):
+            if isinstance(chunk, Part):
+                self._kept.append(chunk)
+            else:
                 self._starts.append(start)
                 self._recent.append(chunk)
             if self._intake.failure is not None or self._last_reader is not None:
@@ -416,6 +423,9 @@ class Fill:
         self._commit(checksum)
         with self._lock:
             self._available = self._received
+            if self.stored:
+                # The last chunk is what everybody waits for now.
+                del self._starts[:-1], self._recent[:-1]
         self._end()
 
     def _commit(self, checksum: str) -> None:
@@ -538,7 +548,7 @@ class Reader:
         return self
 
     def __next__(self) -> bytes:
-        chunk = b"" if self._closed else self._fill.read(self, self.position, MOST, _FOR_EVER)
+        chunk = b"" if self._closed else self._fill.read(self, self.position, _WHOLE, _FOR_EVER)
         if not chunk:
             raise StopIteration
         self.position += len(chunk)

@@ -178,9 +178,12 @@ class Intake:
         self._room.extend(sink, start + len(block))
         try:
             sink.write(block, start)
-        except CacheFull:
+        except CacheFull as exc:
             # The device is full before our own bounds are: others fill it too.
-            self._room.relieve(len(block))
+            try:
+                self._room.relieve(len(block))
+            except CacheFull:
+                raise exc from None
             sink.write(block, start)
 
     def _publish(self) -> None:
