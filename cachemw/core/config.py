@@ -308,9 +308,9 @@ class Settings:
         scope="filter",
     )
     range_miss: str = _option(
-        _choice("pass", "queue", "fill"),
+        _choice("pass", "queue", "fill", "slice"),
         "queue",
-        "a Range request for what is not cached: pass it on, queue the image too, or fill it",
+        "a Range request on what is not cached: pass on; queue the image too; fill it; keep parts",
         scope="filter",
     )
     follow_timeout: float = _option(

@@ -106,6 +106,11 @@ class Fill:
         self._last_reader: Reader | None = None
         self._left_for_others = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._over
+
     # The leader's side
 
     def begin(

@@ -297,12 +297,7 @@ def _serve_range(
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
     """RFC 9110, sections 14.2 and 15.3.7."""
-    if_range = environ.get("HTTP_IF_RANGE")
-    slices = None
-    if if_range is None or range_applies(
-        if_range, selected.etag, selected.last_modified, selected.date
-    ):
-        slices = parse_range(environ["HTTP_RANGE"], selected.size)
+    slices = wanted_slices(environ, selected)
     if slices is None:
         return _serve_whole(environ, start_response, source, selected, extra)
     if not slices:
@@ -310,13 +305,12 @@ def _serve_range(
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
         source.close()
         return []
-    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
+        kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
         return _serve_multipart(start_response, source, slices, kept, selected.size, extra)
     ((start, stop),) = slices
-    kept.append(("Content-Range", content_range(start, stop, selected.size)))
     begun = _begun(source, start, stop) if source.is_checked else None
-    start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
+    start_response("206 Partial Content", [*part_headers(selected, start, stop), *extra])
     if begun is not None:
         return Segments(source, begun)
     wrapper = _file_wrapper(environ, source)
@@ -325,6 +319,28 @@ def _serve_range(
         source.seek(start)
         return wrapper(source, BLOCK)
     return Segments(source, [(start, stop)])
+
+
+def part_headers(selected: Representation, start: int, stop: int) -> list[tuple[str, str]]:
+    """Give the fields of an answer with one part (RFC 9110, section 15.3.7.1)."""
+    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
+    part = ("Content-Range", content_range(start, stop, selected.size))
+    return [*kept, part, ("Content-Length", str(stop - start))]
+
+
+def wanted_slices(
+    environ: dict[str, Any], selected: Representation
+) -> list[tuple[int, int]] | None:
+    """Give the parts that a request wants; ``None``: all of it.
+
+    Source: RFC 9110, sections 13.1.5 and 14.2.
+    """
+    if_range = environ.get("HTTP_IF_RANGE")
+    if if_range is not None and not range_applies(
+        if_range, selected.etag, selected.last_modified, selected.date
+    ):
+        return None
+    return parse_range(environ["HTTP_RANGE"], selected.size)
 
 
 def _serve_multipart(
