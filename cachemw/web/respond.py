@@ -56,6 +56,7 @@ class Representation:
     :param etag: entity tag as sent, or ``None``.
     :param last_modified: seconds since the epoch, or ``None``.
     :param date: seconds since the epoch of its Date field, or ``None``.
+    :param whole: fields of its 200 response, with it.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -63,6 +64,7 @@ class Representation:
     etag: str | None
     last_modified: float | None
     date: float | None
+    whole: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, headers: Sequence[tuple[str, str]], size: int) -> Representation:
@@ -78,6 +80,7 @@ class Representation:
             etag=fields.get(kept, "etag"),
             last_modified=fields.parse_http_date(modified) if modified else None,
             date=fields.parse_http_date(date) if date else None,
+            whole=(*kept, ("Content-Length", str(size))),
         )
 
 
@@ -275,7 +278,7 @@ def _serve_whole(
     size = selected.size
     is_empty = not size or environ["REQUEST_METHOD"] == "HEAD"
     begun = _begun(source, 0, size) if source.is_checked and not is_empty else None
-    start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
+    start_response("200 OK", [*selected.whole, *extra])
     if is_empty:
         source.close()
         return []
