@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import webtest
 
-from cachemw import CacheFilter, ImageCache
+from cachemw import CacheFilter, ImageCache, concurrency
 from cachemw.core.verified import VerifiedEntry
 from cachemw.drivers.base import CHUNK
 from cachemw.errors import ImageCorrupt
@@ -354,6 +354,31 @@ def test_client_sees_that_the_transfer_broke_off(app, caplog):
     assert not reply.complete
     assert BODY.startswith(reply.body)
     assert (again.complete, again.body, again.cache_status) == (True, BODY, STORED)
+
+
+def test_bytes_are_read_where_they_may_block(app, monkeypatch):
+    """A hub's thread reads nothing, see ``cachemw.concurrency``."""
+    stored(app)
+    run, read, depth, outside = concurrency.run_blocking, VerifiedEntry.pread, [], []
+
+    def spied(function, *arguments, **options):
+        depth.append(function)
+        try:
+            return run(function, *arguments, **options)
+        finally:
+            depth.pop()
+
+    def pread(self, size, position):
+        if not depth:
+            outside.append(position)
+        return read(self, size, position)
+
+    monkeypatch.setattr(concurrency, "run_blocking", spied)
+    monkeypatch.setattr(VerifiedEntry, "pread", pread)
+
+    assert ask(app).body == BODY
+    assert ask(app, range="bytes=0-9,50-59").status == "206 Partial Content"
+    assert outside == []
 
 
 def test_memory_does_not_grow_with_the_image(make_cache):
