@@ -1,7 +1,8 @@
 """The WSGI apps that are measured, made by the server from environment variables.
 
 ``BENCH_IMAGES`` is the directory of images, ``BENCH_CACHE`` the cache
-directory, ``BENCH_DURABILITY`` the option of that name.
+directory, ``BENCH_DURABILITY`` the option of that name; ``verified`` has
+another ``verify_reads`` than ``cached``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ def iterated() -> App:
     return without_wrapper
 
 
-def cached() -> App:
+def verified() -> App:
+    """The images app behind a cache that checks all it sends."""
+    return cached(verify_reads="always")
+
+
+def cached(**options: str) -> App:
     """The images app behind the cache."""
     from cachemw import CacheFilter
 
@@ -62,4 +68,5 @@ def cached() -> App:
         max_size="1TiB",
         min_free=0,
         durability=os.environ.get("BENCH_DURABILITY", "data"),
+        **options,
     )

@@ -255,7 +255,7 @@ class Settings:
     verify_reads: str = _option(
         _choice("size", "first", "always"),
         "size",
-        "what is checked before a hit: its size, the whole image once a process, or always",
+        "what is checked of a hit: its size, the whole image once a process, or all that is sent",
     )
     durability: str = _option(
         _choice("none", "data", "full"),
