@@ -39,6 +39,10 @@ PATIENCE = 20
 #: of the app, blocks that are gathered, chunks that have a checksum.
 SLACK = MIB
 
+#: Bytes that the kernel cannot take for a client that does not read: more than the
+#: buffers of both ends may grow to.
+LARGE = 24 * MIB
+
 #: Bytes that the origin sends at once.
 PIECE = 64 * 1024
 
@@ -273,6 +277,7 @@ class Origin:
         while field := file.readline().decode("latin-1").strip():
             name, _, value = field.partition(":")
             fields[name.lower()] = value.strip()
+        file.read(int(fields.get("content-length", 0)))
         with self._lock:
             number = sum((a.method, a.path) == (line[0], line[1]) for a in self.asked)
             self.asked.append(Asked(number, line[0], line[1], fields))
@@ -379,15 +384,6 @@ def results(readers: Sequence[Reader]) -> list[Reply]:
     return [reader.result() for reader in readers]
 
 
-def stop_reading(client: Client) -> None:
-    """Let next to nothing wait in the kernel for a client that does not read."""
-    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-
-
-def go_on_reading(client: Client) -> None:
-    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MIB)
-
-
 def assert_whole(reply: Reply, body: bytes) -> None:
     """Compare without showing megabytes."""
     assert (reply.status, reply.complete, len(reply.body)) == (200, True, len(body))
@@ -419,6 +415,7 @@ class World:
         self._stack = stack
         self._killed: set[int] = set()
         self._count = 0
+        self._clients: list[Client] = []
         (place / "world").mkdir()
         self.directory = place / "world"
 
@@ -473,6 +470,16 @@ class World:
         """
         first = self.serve(**options)
         return first, first if where == "same" else self.serve(**options)
+
+    def begin(self, server: Server, path: str, *headers: tuple[str, str]) -> Client:
+        """Ask, and read nothing yet; closed when the test is over."""
+        self._clients.append(server.begin(path, *headers))
+        return self._clients[-1]
+
+    def hang_up(self) -> None:
+        """Close the clients that :meth:`begin` made."""
+        for client in self._clients:
+            client.close()
 
     def kill_workers(self, server: Server) -> None:
         """End the processes that answer with SIGKILL; gunicorn starts others."""
@@ -567,6 +574,7 @@ def world_in(place: Path, driver: str) -> Iterator[World]:
         finally:
             # Before the servers are told to end, which would wait for what is under way.
             world.origin.let_go()
+            world.hang_up()
         world.check_closed()
 
 

@@ -7,15 +7,14 @@ process with the same directory.
 import pytest
 
 from tests.functional.fills import (
+    LARGE,
     MIB,
     PATIENCE,
     assert_never_mixed,
     assert_whole,
     content,
-    go_on_reading,
     results,
     start_reading,
-    stop_reading,
     wait_for_bytes,
     wait_until,
 )
@@ -143,11 +142,10 @@ def test_empty_image_ends_for_all(world):
 
 @in_both
 def test_leader_that_does_not_read_holds_nobody(world, where):
-    body = content(24 * MIB)
+    body = content(LARGE)
     world.origin.put(PATH, body)
     first, second = world.pair(where)
-    leader = first.begin(PATH)
-    stop_reading(leader)
+    leader = world.begin(first, PATH)
     status, headers = leader.read_head()
     followers = [start_reading(second, PATH) for _ in range(4)]
 
@@ -155,7 +153,6 @@ def test_leader_that_does_not_read_holds_nobody(world, where):
         assert_whole(reply, body)
         assert reply.cache_status == FOLLOWER
     assert len(world.origin.gets(PATH)) == 1
-    go_on_reading(leader)
     assert (status, leader.read(len(body)) == body) == (200, True)
     assert headers["cache-status"] == f"cachemw; {LEADER}"
     leader.close()
@@ -163,11 +160,10 @@ def test_leader_that_does_not_read_holds_nobody(world, where):
 
 @in_both
 def test_follower_that_does_not_read_holds_nobody(world, where):
-    body = content(24 * MIB)
+    body = content(LARGE)
     image = world.origin.put(PATH, body)
     leader, _, second, gate = follow(world, where, image, offset=4 * MIB)
-    slow = second.begin(PATH)
-    stop_reading(slow)
+    slow = world.begin(second, PATH)
     slow.read_head()
     quick = start_reading(second, PATH)
     wait_for_bytes([quick], MIB)
@@ -175,7 +171,6 @@ def test_follower_that_does_not_read_holds_nobody(world, where):
 
     for reply in results([leader, quick]):
         assert_whole(reply, body)
-    go_on_reading(slow)
     assert slow.read(len(body)) == body
     slow.close()
     assert len(world.origin.gets(PATH)) == 1
@@ -417,7 +412,7 @@ def test_leader_that_leaves_takes_no_follower_with_it(world, where):
     image = world.origin.put(PATH, BODY)
     gate = image.gate(HALF, only=0)
     first, second = world.pair(where, on_abort="discard")
-    leader = first.begin(PATH)
+    leader = world.begin(first, PATH)
     gate.wait()
     followers = [start_reading(second, PATH) for _ in range(4)]
     wait_for_bytes(followers, MIB)
@@ -440,7 +435,7 @@ def leave_at(world, percent, stand, **options):
     gate = image.gate(len(body) * percent // 100, only=0)
     later = image.gate(len(body) * stand // 100, only=0)
     server = world.serve(**options)
-    client = server.begin(PATH)
+    client = world.begin(server, PATH)
     client.read_head()
     gate.wait()
     assert len(client.read(MIB)) == MIB
@@ -529,11 +524,10 @@ def test_app_is_read_on_its_own_thread_where_it_needs_that(world):
 
 def test_app_is_read_in_the_context_of_the_request_that_called_it(world):
     """Whoever pulls the fill forward."""
-    body = content(24 * MIB)
+    body = content(LARGE)
     world.origin.put(PATH, body)
     server = world.serve()
-    leader = server.begin(PATH, ("X-Client", "leader"))
-    stop_reading(leader)
+    leader = world.begin(server, PATH, ("X-Client", "leader"))
     leader.read_head()
     follower = start_reading(server, PATH, ("X-Client", "follower"))
     assert_whole(follower.result(), body)
