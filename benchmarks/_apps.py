@@ -1,12 +1,14 @@
 """The WSGI apps that are measured, made by the server from environment variables.
 
 ``BENCH_IMAGES`` is the directory of images, ``BENCH_CACHE`` the cache
-directory, ``BENCH_DURABILITY`` the option of that name; ``verified`` has
-another ``verify_reads`` than ``cached``.
+directory, ``BENCH_DURABILITY`` the option of that name, ``BENCH_UPSTREAM`` the
+URL of an origin, and ``BENCH_OPTIONS`` more of the filter's options as JSON;
+``verified`` has another ``verify_reads`` than ``cached``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -58,15 +60,25 @@ def verified() -> App:
 
 def cached(**options: str) -> App:
     """The images app behind the cache."""
+    return _behind_the_cache(images(), **options)
+
+
+def proxied() -> App:
+    """An HTTP server behind the cache."""
+    from cachemw.web.apps.proxy import ProxyApp
+
+    return _behind_the_cache(ProxyApp(os.environ["BENCH_UPSTREAM"]))
+
+
+def _behind_the_cache(app: App, **more: str) -> App:
     from cachemw import CacheFilter
 
-    return CacheFilter(
-        images(),
-        dir=os.environ["BENCH_CACHE"],
-        driver="sqlite",
-        content_types="*/*",
-        max_size="1TiB",
-        min_free=0,
-        durability=os.environ.get("BENCH_DURABILITY", "data"),
-        **options,
-    )
+    options = {
+        "dir": os.environ["BENCH_CACHE"],
+        "driver": "sqlite",
+        "content_types": "*/*",
+        "max_size": "1TiB",
+        "min_free": 0,
+        "durability": os.environ.get("BENCH_DURABILITY", "data"),
+    }
+    return CacheFilter(app, **options | more | json.loads(os.environ.get("BENCH_OPTIONS", "{}")))
