@@ -163,9 +163,7 @@ def run(storm: Storm, table: Counter[str]) -> None:
             "GUNICORN_CMD_ARGS": "--timeout 120",
         }
         app = "tests.stress.storm.served:application()"
-        with gunicorn(
-            app, storm.log, workers=WORKERS, threads=THREADS, environ=environ
-        ) as server:
+        with gunicorn(app, storm.log, workers=WORKERS, threads=THREADS, environ=environ) as server:
             clients = Clients(server.address, storm.seed)
             blow(storm, server, clients, table)
             asyncio.run(ask(port, "/calm"))
@@ -204,7 +202,7 @@ def blow(storm: Storm, server: Server, clients: Clients, table: Counter[str]) ->
     """Let everything loose, and judge what came of it."""
     killer = Killer(server, WORKERS, 5, storm.seed)
     ballast = Ballast(storm.root / "ballast", storm.seed)
-    watcher = Watcher(server)
+    watcher = Watcher(server, storm.directory)
     jobs = [killer.run, watcher.run] + ([] if storm.no_disk else [ballast.run])
     with keeping_house(storm) as report, in_threads(jobs):
         asyncio.run(clients.storm(CLIENTS, storm.seconds))
@@ -221,12 +219,14 @@ def blow(storm: Storm, server: Server, clients: Clients, table: Counter[str]) ->
     assert unforgiven(clients.failures, log, killer.kills) == []
     assert max(report["largest"].values()) <= MAX_SIZE, report["largest"]
     assert watcher.most["threads"] <= most_threads()
-    # A client, the origin, the entry or the fill and its record: for each response under way.
-    assert watcher.most["descriptors"] <= THREADS * 4 + 60
+    # For each response under way: the entry or the fill, and now and then its record.
+    assert watcher.most["files"] <= 2 * THREADS + 12
+    # One worker may have accepted every client, while the others begin.
+    assert watcher.most["descriptors"] <= CLIENTS + 3 * THREADS + 40
     scale = min(1.0, storm.seconds / 60)
     for what, least in LEAST.items():
         assert table[what] >= least * scale, f"only {table[what]} times {what}"
-    assert storm.no_disk or table["disk full"]
+    assert storm.no_disk or table["disk full"] >= 3 * scale
 
 
 @contextlib.contextmanager
@@ -382,7 +382,7 @@ def check_workers(storm: Storm, server: Server) -> None:
         sockets = sum(path.startswith("socket:") for path in descriptors(worker).values())
         # What waits for new clients, and for the origin; gunicorn has some of its own.
         assert sockets <= served.POOL + 4
-        held = held_by(worker)
+        held = held_by(worker, storm.directory)
         assert held["descriptors"] <= 40, descriptors(worker)
         assert held["threads"] <= most_threads()
 
@@ -424,6 +424,8 @@ def unexpected_errors(log: str) -> list[str]:
     """Give the exceptions in the server's log that nothing of the storm explains."""
     found = []
     for trace in re.split(r"(?m)^Traceback \(most recent call last\):$", log)[1:]:
+        if "of the above exception" in trace or "The above exception" in trace:
+            continue  # the next one is what became of it
         # The lines of a trace are indented; what was raised is not.
         raised = next((line for line in trace.splitlines() if line and line[0] != " "), "")
         if not raised.startswith(EXPECTED_ERRORS):

@@ -75,11 +75,7 @@ class Clients:
         choice = random.Random(f"client {client} {self._seed}")
         names, weights = list(OPERATIONS), list(OPERATIONS.values())
         while time.monotonic() < deadline and not self.wrong:
-            # Half of them want what everybody wants.
-            number = min(int(choice.paretovariate(0.4)) - 1, content.IMAGES - 1)
-            if choice.random() < 0.4:
-                number = choice.randrange(content.IMAGES)
-            await self.do(choice.choices(names, weights)[0], number, choice)
+            await self.do(choice.choices(names, weights)[0], _wanted(choice), choice)
 
     async def do(self, operation: str, number: int, choice: random.Random) -> None:
         """Do one thing, and note what came of it."""
@@ -109,10 +105,20 @@ class Clients:
         return self._last[number]
 
 
+def _wanted(choice: random.Random) -> int:
+    """Choose an image: mostly one that everybody wants, and those are of every size."""
+    if choice.random() < 0.25:
+        return choice.randrange(content.IMAGES)
+    rank = min(int(choice.paretovariate(0.8)) - 1, content.IMAGES - 1)
+    return rank * 17 % content.IMAGES
+
+
 class _Attempt:
     """One request."""
 
-    def __init__(self, clients: Clients, operation: str, number: int, choice: random.Random) -> None:
+    def __init__(
+        self, clients: Clients, operation: str, number: int, choice: random.Random
+    ) -> None:
         self._clients = clients
         self._operation = operation
         self._number = number

@@ -61,7 +61,9 @@ def first_difference(number: int, version: int, start: int, data: bytes) -> int 
     for expected in chunks(number, version, start, start + len(data)):
         if not data.startswith(expected, at):
             found = data[at : at + len(expected)]
-            wrong = next(n for n, pair in enumerate(zip(found, expected, strict=True)) if len({*pair}) > 1)
+            wrong = next(
+                n for n, pair in enumerate(zip(found, expected, strict=True)) if len({*pair}) > 1
+            )
             return start + at + wrong
         at += len(expected)
     return None

@@ -39,7 +39,9 @@ class House:
 
     def work(self) -> None:
         """Work until the standard input ends."""
-        jobs = [threading.Thread(target=self._guard, args=(job,)) for job in (self._watch, self._keep)]
+        jobs = [
+            threading.Thread(target=self._guard, args=(job,)) for job in (self._watch, self._keep)
+        ]
         for job in jobs:
             job.start()
         sys.stdin.read()

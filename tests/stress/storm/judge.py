@@ -84,6 +84,8 @@ def _is_behind(failure: Failure, line: Mapping[str, Any]) -> bool:
     if line["outcome"] not in FAULTS:
         return False
     meanwhile = failure.began <= line["ended"] + SLACK and line["began"] <= failure.ended + SLACK
-    in_a_head = failure.status in (502, 504) and line["outcome"] != "500"
+    # Whatever broke off before the server had sent its head is a 500 of the server's own.
+    in_a_head = failure.status in (500, 502, 504) and line["outcome"] != "500"
+    in_a_head = in_a_head and failure.answer is None
     in_a_body = failure.status == 200 and line["range"] is not None
     return meanwhile and (in_a_head or in_a_body)

@@ -59,7 +59,9 @@ class Origin:
     async def _answer(self, head: str, writer: asyncio.StreamWriter) -> None:
         line, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = line.split(" ")
-        fields = {name.lower(): value for name, _, value in (l.partition(": ") for l in lines)}
+        fields = {
+            name.lower(): value for name, _, value in (text.partition(": ") for text in lines)
+        }
         if not target.startswith("/images/"):
             self.calm = self.calm or target == "/calm"
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")

@@ -72,6 +72,7 @@ class Ballast:
     """
 
     def __init__(self, path: Path, seed: str) -> None:
+        #: How often it was full.
         self.times = 0
         self._path = path
         self._choice = random.Random(f"ballast {seed}")
@@ -84,6 +85,7 @@ class Ballast:
                     self._fill(file.fileno())
                     stop.wait(0.05)
             self._path.unlink()
+            self.times += 1
 
     def _fill(self, fd: int) -> None:
         # What others give back meanwhile is taken too.
@@ -91,31 +93,34 @@ class Ballast:
             with contextlib.suppress(OSError):
                 while True:
                     os.write(fd, bytes(size))
-        self.times += 1
 
 
 class Watcher:
-    """Looks how many descriptors and threads each worker has.
+    """Looks how many descriptors and threads each worker has, and files of the cache open.
 
+    :param directory: of the cache.
     :ivar most: the most of each that any worker had at any time.
     """
 
-    def __init__(self, server: Server) -> None:
-        self.most = {"descriptors": 0, "threads": 0}
+    def __init__(self, server: Server, directory: Path) -> None:
+        self.most = {"descriptors": 0, "threads": 0, "files": 0}
         self._server = server
+        self._directory = directory
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(0.5):
             for pid in self._server.workers():
                 with contextlib.suppress(OSError):  # it was killed
-                    for kind, count in held_by(pid).items():
+                    for kind, count in held_by(pid, self._directory).items():
                         self.most[kind] = max(self.most[kind], count)
 
 
-def held_by(pid: int) -> dict[str, int]:
-    """Count a process's descriptors and threads.
+def held_by(pid: int, directory: Path) -> dict[str, int]:
+    """Count a process's threads, its descriptors, and those of them in a directory.
 
     :raises OSError: there is no such process any more.
     """
     threads = len(os.listdir(f"/proc/{pid}/task"))
-    return {"descriptors": len(descriptors(pid)), "threads": threads}
+    paths = descriptors(pid).values()
+    files = sum(path.startswith(f"{directory}/") for path in paths)
+    return {"descriptors": len(paths), "threads": threads, "files": files}
