@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,8 @@ def run(storm: Storm, table: Counter[str]) -> None:
             check_entries(storm, clients)
             check_workers(storm, server)
             check_directory(storm)
-    assert unexpected_errors(storm.log.read_text()) == []
+    errors = unexpected_errors(storm.log.read_text())
+    assert not errors, listed(errors)
 
 
 @contextlib.contextmanager
@@ -214,9 +215,10 @@ def blow(storm: Storm, server: Server, clients: Clients, table: Counter[str]) ->
     table.update({f"most {kind}": count for kind, count in watcher.most.items()})
     table.update({f"most bytes by {kind}": count for kind, count in report["largest"].items()})
 
-    assert clients.wrong == []
-    assert report["wrong"] == []
-    assert unforgiven(clients.failures, log, killer.kills) == []
+    assert not clients.wrong, listed(clients.wrong)
+    assert not report["wrong"], listed(report["wrong"])
+    failed = unforgiven(clients.failures, log, killer.kills)
+    assert not failed, listed(failed)
     assert max(report["largest"].values()) <= MAX_SIZE, report["largest"]
     assert watcher.most["threads"] <= most_threads()
     # For each response under way: the entry or the fill, and now and then its record.
@@ -326,8 +328,8 @@ def check_hits(storm: Storm, server: Server, clients: Clients) -> None:
         calm = Clients(server.address, f"{storm.seed} calm")
         calm.floors = clients.floors
         asyncio.run(be_calm(calm, sorted(before)))
-        assert calm.wrong == []
-        assert calm.failures == []
+        assert not calm.wrong, listed(calm.wrong)
+        assert not calm.failures, listed(calm.failures)
         assert sum(calm.hits.values()) > 3 * len(before)
         expected = before + calm.hits
         deadline = time.monotonic() + 10
@@ -402,8 +404,8 @@ def check_directory(storm: Storm) -> None:
         assert path.name in known
         assert not is_held(path), f"{path.name} is held by somebody"
     with opened(storm) as cache:
-        listed = {names.entry_name(image["image_id"]) for image in cache.get_cached_images()}
-        assert listed == entries
+        indexed = {names.entry_name(image["image_id"]) for image in cache.get_cached_images()}
+        assert indexed == entries
         assert cache.get_cache_size() == sum((directory / name).stat().st_size for name in entries)
         cache.clean(0)
     assert os.listdir(directory / "incomplete") == []
@@ -431,6 +433,11 @@ def unexpected_errors(log: str) -> list[str]:
         if not raised.startswith(EXPECTED_ERRORS):
             found.append(trace[:2000])
     return found
+
+
+def listed(found: Sequence[object]) -> str:
+    """Give the first few, in full: the report of a failed test would cut them."""
+    return "\n".join([f"{len(found)} in all", *map(str, found[:5])])
 
 
 def describe(storm: Storm, table: Counter[str]) -> str:
