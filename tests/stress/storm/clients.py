@@ -210,7 +210,7 @@ class _Attempt:
         allowed = {"unchanged": (200, 304), "range": (200, 206), "parts": (200, 206)}
         allowed["resume"] = allowed["range"]
         if status not in allowed.get(self._operation, (200,)):
-            raise Wrong(f"status {status}, {request.headers}")
+            raise Wrong(request.described())
         version = self._version(request)
         if status == 304 and version != content.parse_tag(self._given("If-None-Match"))[1]:
             raise Wrong(f"a 304 about version {version} for {self._given('If-None-Match')}")
@@ -228,13 +228,13 @@ class _Attempt:
         try:
             number, version = content.parse_tag(request.headers.get("etag", ""))
         except ValueError as exc:
-            raise Wrong(f"{exc}: {request.headers}") from exc
+            raise Wrong(f"{exc}: {request.described()}") from exc
         if number != self._number:
-            raise Wrong(f"it is image {number}: {request.headers}")
+            raise Wrong(f"it is image {number}: {request.described()}")
         if version < self._floor:
             raise Wrong(
                 f"version {version}, though {self._floor} was made before it was asked for: "
-                f"{request.status} {request.headers}"
+                f"{request.described()}"
             )
         self._clients.learn(number, version)
         return version
@@ -243,13 +243,13 @@ class _Attempt:
         size = content.size(self._number, version)
         length = request.headers.get("content-length")
         if length is not None and int(length) != size:
-            raise Wrong(f"length {length}, expected {size}: {request.headers}")
+            raise Wrong(f"length {length}, expected {size}: {request.described()}")
         self._check_digest(request, version)
         if self._operation == "head":
             return
         came = await self._read(request, version, 0, size)
         if came != size and self._leave_at is None:
-            raise Wrong(f"complete with {came} bytes, expected {size}: {request.headers}")
+            raise Wrong(f"complete with {came} bytes, expected {size}: {request.described()}")
 
     def _check_digest(self, request: Request, version: int) -> None:
         value = request.headers.get("repr-digest")
@@ -257,7 +257,7 @@ class _Attempt:
             return
         expected = base64.b64encode(content.digest(self._number, version)).decode()
         if value != f"sha-256=:{expected}:":
-            raise Wrong(f"digest {value}, expected {expected}: {request.headers}")
+            raise Wrong(f"digest {value}, expected {expected}: {request.described()}")
 
     async def _read_part(self, request: Request, version: int) -> None:
         if self._operation == "resume":
@@ -271,10 +271,10 @@ class _Attempt:
             return
         start, stop = self._extent(request.headers.get("content-range", ""), version)
         if (start, stop) != (min(self._asked)[0], max(last for _, last in self._asked)):
-            raise Wrong(f"bytes {start} to {stop}, asked for {self._asked}: {request.headers}")
+            raise Wrong(f"bytes {start} to {stop}, asked for {self._asked}: {request.described()}")
         came = await self._read(request, version, start, stop)
         if came != stop - start:
-            raise Wrong(f"complete with {came} bytes: {request.headers}")
+            raise Wrong(f"complete with {came} bytes: {request.described()}")
 
     def _check_parts(self, body: bytes, boundary: bytes, version: int) -> None:
         covered = []
@@ -306,7 +306,7 @@ class _Attempt:
         at, pauses = start, 20
         async for data in request.body():
             if at + len(data) > stop:
-                raise Wrong(f"more than the bytes {start} to {stop}: {request.headers}")
+                raise Wrong(f"more than the bytes {start} to {stop}: {request.described()}")
             self._compare(version, at, data)
             at += len(data)
             if self._leave_at is not None and at - start > self._leave_at:
@@ -325,5 +325,5 @@ class _Attempt:
             assert self._request is not None
             raise Wrong(
                 f"wrong bytes at {place} of version {version}: {found.hex()}, expected "
-                f"{expected.hex()}: {self._request.status} {self._request.headers}"
+                f"{expected.hex()}: {self._request.described()}"
             )

@@ -83,6 +83,11 @@ class Request:
         except (OSError, ValueError, asyncio.IncompleteReadError) as exc:
             raise Broken(f"in the body: {exc}") from exc
 
+    def described(self) -> str:
+        """Say in short what was asked and what came."""
+        came = {name: value[:80] for name, value in self.headers.items()}
+        return f"status {self.status}, {came} for {self.fields}"
+
     def leave(self) -> None:
         """End the connection with a reset."""
         sock = self._writer.get_extra_info("socket")
