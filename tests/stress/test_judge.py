@@ -14,12 +14,14 @@ FAILURE = Failure("broke off", 3, 10, 12, status=200, worker=100, answer=7)
 ERROR = dataclasses.replace(FAILURE, status=502, answer=None)
 
 
-def line(answer=7, image=3, outcome="cut", wanted=None, began=11, ended=11):
+def line(answer=7, image=3, outcome="cut", wanted=None, version=0, began=11, ended=11):
     return {
         "answer": answer,
         "image": image,
         "outcome": outcome,
         "range": wanted,
+        "if_range": wanted and content.tag(image, 0),
+        "version": version,
         "began": began,
         "ended": ended,
     }
@@ -31,6 +33,8 @@ def line(answer=7, image=3, outcome="cut", wanted=None, began=11, ended=11):
         (FAILURE, [line()], []),
         (FAILURE, [line(began=1, ended=2)], []),
         (FAILURE, [line(answer=8, wanted="bytes=5-")], []),
+        # The rest of it, but there is a newer version.
+        (FAILURE, [line(outcome="200"), line(8, 3, "200", "bytes=5-", version=1)], []),
         (FAILURE, [], [Kill(100, 11, 11)]),
         (ERROR, [line(answer=8, outcome="hung up")], []),
         (dataclasses.replace(ERROR, worker=None), [], [Kill(200, 11, 11)]),
@@ -50,6 +54,8 @@ def test_what_explains_a_failure_excuses_it(failure, log, kills):
         (FAILURE, [line(answer=8, image=4, wanted="bytes=5-")], []),
         (FAILURE, [line(answer=8)], []),
         (FAILURE, [line(answer=8, wanted="bytes=5-", began=1, ended=2)], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "200", "bytes=5-")], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "206", "bytes=5-", version=1)], []),
         # Another worker, or this one at another time.
         (FAILURE, [], [Kill(200, 11, 11), Kill(100, 20, 20)]),
         (ERROR, [line(answer=8, outcome="500")], []),

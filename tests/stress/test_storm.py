@@ -35,6 +35,7 @@ import pytest
 
 from cachemw import ImageCache, names
 from cachemw.core import pipeline
+from cachemw.core.config import Settings
 from tests.conftest import has_attributes
 from tests.servers import PATIENCE, ROOT, Server, descriptors, gunicorn
 
@@ -68,6 +69,16 @@ LEAST = {
     "origin 500": 10,
     "origin hung up": 2,
     **dict.fromkeys(OPERATIONS, 10),
+}
+
+#: Options that differ from run to run, as far as they are there.
+CHOICES: dict[str, list[Any]] = {
+    "driver": ["sqlite", "xattr"],
+    "verify_reads": ["size", "always"],
+    "durability": ["none", "data"],
+    "memory_size": [0, 2**22],
+    "on_abort": ["finish", "discard"],
+    "range_miss": ["pass", "fill"],
 }
 
 #: In the cache directory beside entries, once all is over.
@@ -106,17 +117,17 @@ def available_memory() -> int:
 
 def choose_options(choice: random.Random, root: Path) -> dict[str, Any]:
     """Give the filter's options, some as chance has it."""
-    drivers = ["sqlite", "xattr"] if has_attributes(root) else ["sqlite"]
+    chosen = {name: choice.choice(values) for name, values in CHOICES.items()}
+    if not has_attributes(root):
+        chosen["driver"] = "sqlite"
+    known = {option.name for option in Settings.options()}
     return {
         "dir": str(root / "cache"),
-        "driver": choice.choice(drivers),
-        "verify_reads": choice.choice(["size", "always"]),
-        "durability": choice.choice(["none", "data"]),
-        "memory_size": choice.choice([0, 2**22]),
         "driver_fallback": False,
         "max_size": MAX_SIZE,
         "min_free": 0,
         "routes": "/images/(?P<image_id>.+)",
+        **{name: value for name, value in chosen.items() if name in known},
     }
 
 
@@ -234,8 +245,8 @@ def blow(storm: Storm, server: Server, clients: Clients, table: Counter[str]) ->
 @contextlib.contextmanager
 def keeping_house(storm: Storm) -> Iterator[dict[str, Any]]:
     """Run the housekeeper; what it reports is there at the end of the block."""
-    options = {name: value for name, value in storm.options.items() if name != "routes"}
-    command = [sys.executable, "-m", "tests.stress.storm.house", json.dumps(options), storm.seed]
+    command = [sys.executable, "-m", "tests.stress.storm.house"]
+    command += [json.dumps(storm.options), storm.seed]
     report: dict[str, Any] = {}
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -282,8 +293,7 @@ def most_threads() -> int:
 
 @contextlib.contextmanager
 def opened(storm: Storm) -> Iterator[ImageCache]:
-    options = {name: value for name, value in storm.options.items() if name != "routes"}
-    cache = ImageCache(**options)
+    cache = ImageCache(**storm.options)
     try:
         yield cache
     finally:

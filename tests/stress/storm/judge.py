@@ -53,29 +53,45 @@ def unforgiven(
     :param log: what the origin wrote, one mapping for each answer.
     """
     by_answer = {line["answer"]: line for line in log}
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for line in log:
+        by_image.setdefault(line["image"], []).append(line)
     return [
         failure
         for failure in failures
         if not (
             _was_killed(failure, kills)
-            or _origin_failed(failure, by_answer.get(failure.answer))
-            or any(_is_behind(failure, line) for line in log if line["image"] == failure.image)
+            or _is_excused(failure, by_answer.get(failure.answer), by_image.get(failure.image, []))
         )
     ]
 
 
 def _was_killed(failure: Failure, kills: Sequence[Kill]) -> bool:
     return any(
-        failure.worker in (None, kill.pid)
-        and failure.began <= kill.ended + SLACK
-        and kill.began <= failure.ended + SLACK
+        failure.worker in (None, kill.pid) and _meanwhile(failure, kill.began, kill.ended)
         for kill in kills
     )
 
 
-def _origin_failed(failure: Failure, line: Mapping[str, Any] | None) -> bool:
-    """The answer that the client was given is one that failed."""
-    return line is not None and line["image"] == failure.image and line["outcome"] in FAULTS
+def _is_excused(
+    failure: Failure, given: Mapping[str, Any] | None, lines: Sequence[Mapping[str, Any]]
+) -> bool:
+    """By the origin: the answer that was given failed, or another one did meanwhile.
+
+    :param given: the log's line of the answer that was given.
+    :param lines: all of the image.
+    """
+    if given is not None and given["image"] == failure.image and given["outcome"] in FAULTS:
+        return True
+    return any(
+        _is_behind(failure, line) or _is_replaced(failure, line, given)
+        for line in lines
+        if _meanwhile(failure, line["began"], line["ended"])
+    )
+
+
+def _meanwhile(failure: Failure, began: float, ended: float) -> bool:
+    return failure.began <= ended + SLACK and began <= failure.ended + SLACK
 
 
 def _is_behind(failure: Failure, line: Mapping[str, Any]) -> bool:
@@ -83,9 +99,21 @@ def _is_behind(failure: Failure, line: Mapping[str, Any]) -> bool:
     hung up before its head, or it was asked for the rest of what broke off elsewhere."""
     if line["outcome"] not in FAULTS:
         return False
-    meanwhile = failure.began <= line["ended"] + SLACK and line["began"] <= failure.ended + SLACK
     # Whatever broke off before the server had sent its head is a 500 of the server's own.
-    in_a_head = failure.status in (500, 502, 504) and line["outcome"] != "500"
-    in_a_head = in_a_head and failure.answer is None
-    in_a_body = failure.status == 200 and line["range"] is not None
-    return meanwhile and (in_a_head or in_a_body)
+    is_unsent = failure.status in (500, 502, 504) and failure.answer is None
+    in_a_head = is_unsent and line["outcome"] != "500"
+    in_a_body = failure.status in (200, 206) and line["range"] is not None
+    return in_a_head or in_a_body
+
+
+def _is_replaced(
+    failure: Failure, line: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> bool:
+    """The rest of what broke off elsewhere is not to be had: there is a newer version."""
+    return (
+        failure.status in (200, 206)
+        and given is not None
+        and line["if_range"] is not None
+        and line["outcome"] == "200"
+        and line["version"] != given["version"]
+    )

@@ -72,6 +72,8 @@ class Origin:
             "image": content.number_of(target),
             "method": method,
             "range": fields.get("range"),
+            "if_range": fields.get("if-range"),
+            "version": None,
             "began": time.monotonic(),
         }
         reply = _Reply(writer, seen, fields)
