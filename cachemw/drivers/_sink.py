@@ -117,7 +117,8 @@ class FileSink(Sink):
                 raise DriverError(self.image_id, "deleted or changed while it was filled")
             begun = _fills.replace(self.name, os.fstat(self.fd).st_ino, incomplete)
         reserved, self._reserved = self._reserved, 0
-        self._close()
+        self._let_go()
+        self.close()
         self._take(begun)
         self.reserve(reserved)
 
@@ -203,7 +204,7 @@ class FileSink(Sink):
         except BaseException as exc:
             self._fail(str(exc) or type(exc).__name__)
             raise
-        self._close()
+        self._let_go()
 
     def _make_sums(self, record: Record) -> None:
         if not _sums.are_of_use(record.size):
@@ -234,7 +235,7 @@ class FileSink(Sink):
 
     def rollback(self, reason: str, keep: bool = True) -> None:
         if self.fd != -1:
-            self._give_up(reason, keep, f"failed: {reason}")
+            self._give_up(reason, keep, f"failed: {reason}" if keep else _NOT_STORED)
 
     def _fail(self, reason: str) -> None:
         """End after a commit that failed: the image is right, and yet not there."""
@@ -266,7 +267,7 @@ class FileSink(Sink):
         finally:
             with contextlib.suppress(OSError):
                 _statefile.remove(self.state.name, tree.incomplete)
-            self._close()
+            self._let_go()
 
     def _free(self, keep: bool) -> None:
         """Make the file as long as what is there of it; nothing is kept of one with holes."""
@@ -284,7 +285,7 @@ class FileSink(Sink):
         except (OSError, DriverError) as exc:
             log.warning("%s: its file stays: %s", self.image_id, exc)
         finally:
-            self._close()
+            self._let_go()
 
     def _settle(self) -> bool:
         """Make what is there ready to be gone on with. :return: whether there is anything."""
@@ -303,12 +304,21 @@ class FileSink(Sink):
             else:
                 _statefile.remove(self.state.name, self._driver.tree.incomplete)
 
-    def _close(self) -> None:
+    def _let_go(self) -> None:
+        """Let go of the lock and the state; the bytes can still be read."""
         fd, self.fd = self.fd, -1
         with contextlib.suppress(OSError):
             _claims.release(fd)
-        self._shared.close()
         self.state.close()
+
+    def close(self) -> None:
+        if self.fd != -1:
+            self.leave()
+        self._shared.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_shared"):
+            self._shared.close()
 
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:

@@ -81,6 +81,9 @@ class Entry(io.RawIOBase):
     #: Whether each read is compared with checksums, so that nothing else may read the file.
     is_checked = False
 
+    #: A read may wait for the device.
+    is_offloaded = True
+
     def __init__(
         self,
         fd: int,
@@ -160,11 +163,17 @@ class Entry(io.RawIOBase):
 
 
 class MemoryEntry:
-    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
+    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`.
+
+    Iterating gives all of it at once.
+    """
 
     __slots__ = ("data", "image_id", "on_close", "record", "size")
 
     is_checked = False
+
+    #: A read may wait for the device.
+    is_offloaded = True
 
     def __init__(self, image_id: str, data: bytes, record: Record) -> None:
         self.image_id = image_id
@@ -172,6 +181,12 @@ class MemoryEntry:
         self.record = record
         self.size = len(data)
         self.on_close: Callable[[], None] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self.data,))
+
+    def __len__(self) -> int:
+        return 1  # block: some servers look whether there is more to come
 
     def pread(self, size: int, position: int) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
@@ -339,7 +354,8 @@ class Sink(abc.ABC):
     def rollback(self, reason: str, keep: bool = True) -> None:
         """Give the fill up as wrong; its file goes to ``invalid/`` with the reason. Never raises.
 
-        :param keep: whether the bytes are kept too, or freed.
+        :param keep: whether the bytes are kept too; else they are freed, and the fault is the
+            cache's: other processes see the fill as declined.
         """
 
     @abc.abstractmethod
@@ -349,6 +365,11 @@ class Sink(abc.ABC):
 
         :param declined: a word for why everybody is to ask the app for himself.
         """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the file, which can be read until then, also when the fill has ended.
+        Never raises; a second close does nothing."""
 
 
 class Driver(abc.ABC):
@@ -462,8 +483,12 @@ class Driver(abc.ABC):
             record = self.describe(image_id, sink)
         except BaseException as exc:
             sink.rollback(str(exc) or type(exc).__name__)
+            sink.close()
             raise
-        sink.commit(record)
+        try:
+            sink.commit(record)
+        finally:
+            sink.close()
 
     @abc.abstractmethod
     def describe(self, image_id: str, sink: Sink) -> Record:

@@ -56,6 +56,7 @@ class Representation:
     :param etag: entity tag as sent, or ``None``.
     :param last_modified: seconds since the epoch, or ``None``.
     :param date: seconds since the epoch of its Date field, or ``None``.
+    :param whole: fields of its 200 response, with it.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -63,6 +64,7 @@ class Representation:
     etag: str | None
     last_modified: float | None
     date: float | None
+    whole: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, headers: Sequence[tuple[str, str]], size: int) -> Representation:
@@ -78,11 +80,17 @@ class Representation:
             etag=fields.get(kept, "etag"),
             last_modified=fields.parse_http_date(modified) if modified else None,
             date=fields.parse_http_date(date) if date else None,
+            whole=(*kept, ("Content-Length", str(size))),
         )
 
 
 class Source(Protocol):
-    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory."""
+    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory.
+
+    Iterating gives them all, in blocks.
+    """
+
+    def __iter__(self) -> Iterator[bytes]: ...
 
     @property
     def data(self) -> bytes | None:
@@ -92,6 +100,10 @@ class Source(Protocol):
     def is_checked(self) -> bool:
         """Whether :meth:`pread` compares the bytes with checksums, so that nothing else may
         read them."""
+
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether :meth:`pread` is called by a native thread where requests share a hub's."""
 
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
@@ -105,26 +117,11 @@ class OpenFile(io.FileIO):
 
     data = None
     is_checked = False
+    is_offloaded = True
 
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
         return os.pread(self.fileno(), size, position)
-
-
-class Whole:
-    """A response body that is in memory. Closing it closes the source."""
-
-    __slots__ = ("_data", "close")
-
-    def __init__(self, data: bytes, close: Callable[[], None]) -> None:
-        self._data = data
-        self.close = close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter((self._data,))
-
-    def __len__(self) -> int:
-        return 1
 
 
 class Segments:
@@ -172,7 +169,10 @@ def _read_block(source: Source, start: int, stop: int) -> bytes:
     """
     # Up to a multiple, so that a source which is checked in chunks reads none of them twice.
     wanted = min(BLOCK - start % BLOCK, stop - start)
-    block = concurrency.run_blocking(source.pread, wanted, start)
+    if source.is_offloaded:
+        block = concurrency.run_blocking(source.pread, wanted, start)
+    else:
+        block = source.pread(wanted, start)
     if not block:
         # Raising lets the server cut the connection; ending would look complete.
         raise OSError(f"file ends at byte {start}, before byte {stop}")
@@ -236,6 +236,38 @@ def serve(
         raise
 
 
+def serve_stream(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    stream: Iterable[bytes],
+    close: Callable[[], None],
+    selected: Representation,
+    extra: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    """Answer a GET or HEAD from a stream whose length nobody knows yet; a Range is ignored.
+
+    :param stream: the whole body; closes what ``close`` does.
+
+    Source: RFC 9110, section 14.2 (a server may ignore the Range field).
+    """
+    try:
+        status = evaluate(environ, selected.etag, selected.last_modified)
+        if status == 304:
+            kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
+            start_response("304 Not Modified", [*kept, *extra])
+        elif status == 412:
+            start_response("412 Precondition Failed", [*_NO_BODY, *extra])
+        else:
+            start_response("200 OK", [*selected.headers, *extra])
+            if environ["REQUEST_METHOD"] == "GET":
+                return stream
+        close()
+        return []
+    except BaseException:
+        close()
+        raise
+
+
 def _serve_whole(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
@@ -246,15 +278,15 @@ def _serve_whole(
     size = selected.size
     is_empty = not size or environ["REQUEST_METHOD"] == "HEAD"
     begun = _begun(source, 0, size) if source.is_checked and not is_empty else None
-    start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
+    start_response("200 OK", [*selected.whole, *extra])
     if is_empty:
         source.close()
         return []
     if begun is not None:
         return Segments(source, begun)
     if source.data is not None:
-        return Whole(source.data, source.close)
-    wrapper = _file_wrapper(environ)
+        return source
+    wrapper = _file_wrapper(environ, source)
     if wrapper is not None:
         return wrapper(source, BLOCK)
     return Segments(source, [(0, size)])
@@ -268,12 +300,7 @@ def _serve_range(
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
     """RFC 9110, sections 14.2 and 15.3.7."""
-    if_range = environ.get("HTTP_IF_RANGE")
-    slices = None
-    if if_range is None or range_applies(
-        if_range, selected.etag, selected.last_modified, selected.date
-    ):
-        slices = parse_range(environ["HTTP_RANGE"], selected.size)
+    slices = wanted_slices(environ, selected)
     if slices is None:
         return _serve_whole(environ, start_response, source, selected, extra)
     if not slices:
@@ -281,24 +308,42 @@ def _serve_range(
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
         source.close()
         return []
-    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
+        kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
         return _serve_multipart(start_response, source, slices, kept, selected.size, extra)
     ((start, stop),) = slices
-    kept.append(("Content-Range", content_range(start, stop, selected.size)))
     begun = _begun(source, start, stop) if source.is_checked else None
-    start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
+    start_response("206 Partial Content", [*part_headers(selected, start, stop), *extra])
     if begun is not None:
         return Segments(source, begun)
-    wrapper = _file_wrapper(environ)
-    if (
-        isinstance(source, io.RawIOBase)
-        and wrapper is not None
-        and _honours_offset(environ.get("SERVER_SOFTWARE", ""))
-    ):
+    wrapper = _file_wrapper(environ, source)
+    if wrapper is not None and _honours_offset(environ.get("SERVER_SOFTWARE", "")):
+        assert isinstance(source, io.RawIOBase)
         source.seek(start)
         return wrapper(source, BLOCK)
     return Segments(source, [(start, stop)])
+
+
+def part_headers(selected: Representation, start: int, stop: int) -> list[tuple[str, str]]:
+    """Give the fields of an answer with one part (RFC 9110, section 15.3.7.1)."""
+    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
+    part = ("Content-Range", content_range(start, stop, selected.size))
+    return [*kept, part, ("Content-Length", str(stop - start))]
+
+
+def wanted_slices(
+    environ: dict[str, Any], selected: Representation
+) -> list[tuple[int, int]] | None:
+    """Give the parts that a request wants; ``None``: all of it.
+
+    Source: RFC 9110, sections 13.1.5 and 14.2.
+    """
+    if_range = environ.get("HTTP_IF_RANGE")
+    if if_range is not None and not range_applies(
+        if_range, selected.etag, selected.last_modified, selected.date
+    ):
+        return None
+    return parse_range(environ["HTTP_RANGE"], selected.size)
 
 
 def _serve_multipart(
@@ -322,8 +367,11 @@ def _serve_multipart(
     return Segments(source, [*segments, layout.tail])
 
 
-def _file_wrapper(environ: dict[str, Any]) -> Callable[..., Iterable[bytes]] | None:
-    """Give the server's file wrapper, but not where it would read on a hub's thread."""
+def _file_wrapper(environ: dict[str, Any], source: Source) -> Callable[..., Iterable[bytes]] | None:
+    """Give the server's file wrapper if the source is a file, but not where it would read on a
+    hub's thread."""
+    if not isinstance(source, io.RawIOBase):
+        return None
     wrapper: Callable[..., Iterable[bytes]] | None = environ.get("wsgi.file_wrapper")
     return None if wrapper is None or concurrency.offloads() else wrapper
 
