@@ -106,8 +106,6 @@ class Forwarder:
                 environ, start_response, answer, forward, image_id, replaces, adopted, lead, is_kept
             )
             stack.pop_all()
-            if adopted is not None:
-                adopted.close()
             return body
 
     def slice(
@@ -154,7 +152,7 @@ class Forwarder:
         lead: Fill | None,
         is_kept: bool,
     ) -> Iterable[bytes]:
-        """Send the app's answer, and store it if it may be."""
+        """Send the app's answer, and store it if it may be; closes ``adopted``."""
         request = answer.known_request
         if lead is not None:
             request = validation.unconditional(request)
@@ -164,7 +162,11 @@ class Forwarder:
             expected = self._keeper.expected(environ, answer, record)
             if adopted is not None and self._keeper.adopt(adopted, record, expected):
                 return self._serve_adopted(environ, start_response, adopted, answer)
+            if adopted is not None:
+                adopted.close()
             return self._fill(answer, record, expected, forward, lead, is_kept)
+        if adopted is not None:
+            adopted.close()
         self._queue(answer, image_id, reason)
         self._keeper.give_back(lead, reason)
         body = self._keeper.decline(answer, forward, reason)
