@@ -273,6 +273,11 @@ def compare(
             for number, start in enumerate(systems)
         ]
 
+        for cache in running:
+            for server in cache.servers:
+                server.get("/")
+        time.sleep(2)  # the other workers of a server begin at the same time, and need as long
+
         def turn(cache: Cache) -> Callable[[], Round]:
             return lambda: measure(cache, origin)
 
