@@ -426,7 +426,8 @@ def test_leader_that_leaves_takes_no_follower_with_it(world, where):
 
     for reply in results(followers):
         assert_whole(reply, BODY)
-    assert len(world.origin.gets(PATH)) == 1
+    # Another process may go on with the fill, which was given up here.
+    assert len(world.origin.gets(PATH)) <= (1 if where == "same" else 2)
     assert second.request(PATH).cache_status == "hit"
 
 
