@@ -274,20 +274,15 @@ class ImageCache:
         """
         deadline = time.monotonic() + patience
         while True:
-            waited = False
             for growing in self._fills.under_way(image_id):
-                waited = True
-                joined = self._join(growing, selects, deadline if may_lead else 0.0)
+                joined = self._follow(growing, selects, deadline if may_lead else 0.0)
                 if joined is not None:
                     return joined
-            entry = self.lookup(image_id, selects)
-            if entry is not None:
-                return Joined(entry=entry)
-            if not may_lead or waited:
+            if not may_lead:
                 return Joined()
             lead = self._fills.claim(image_id, finish_from=finish_from, is_movable=is_movable)
             if lead is not None:
-                entry = self.lookup(image_id, selects)  # stored since we looked
+                entry = self.lookup(image_id, selects)  # stored since the caller looked
                 if entry is None:
                     return Joined(lead=lead)
                 lead.decline("")
@@ -296,10 +291,13 @@ class ImageCache:
                 return Joined()
             concurrency.Waiter().wait(_MOMENT)
 
-    def _join(
+    def _follow(
         self, growing: Growing, selects: Callable[[Record], bool], deadline: float
     ) -> Joined | None:
-        """Follow a fill if it is the one; ``None``: it is not, or it is over."""
+        """Follow a fill if it is the one that is asked for.
+
+        :return: ``None``: it ended, and left nothing to be known of the image.
+        """
         reader = growing.reader()
         try:
             growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
@@ -310,7 +308,9 @@ class ImageCache:
             reader.close()
             raise
         reader.close()
-        return None
+        if record is None and growing.is_over and not growing.declined:
+            return None
+        return Joined(entry=self.lookup(growing.image_id, selects))
 
     def start_fill(
         self,

@@ -255,7 +255,7 @@ class Settings:
     verify_reads: str = _option(
         _choice("size", "first", "always"),
         "size",
-        "what is checked before a hit: its size, the whole image once a process, or always",
+        "what is checked of a hit: its size, the whole image once a process, or all that is sent",
     )
     durability: str = _option(
         _choice("none", "data", "full"),
@@ -308,9 +308,9 @@ class Settings:
         scope="filter",
     )
     range_miss: str = _option(
-        _choice("pass", "queue", "fill"),
+        _choice("pass", "queue", "fill", "slice"),
         "queue",
-        "a Range request for what is not cached: pass it on, queue the image too, or fill it",
+        "a Range request on what is not cached: pass on; queue the image too; fill it; keep parts",
         scope="filter",
     )
     follow_timeout: float = _option(

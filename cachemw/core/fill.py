@@ -106,6 +106,11 @@ class Fill:
         self._last_reader: Reader | None = None
         self._left_for_others = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._over
+
     # The leader's side
 
     def begin(
@@ -222,6 +227,10 @@ class Fill:
             self._pump(None)
         self._let_go_of_file()
 
+    def give_up(self) -> None:
+        """Let it go on only for readers there are already, and keep nothing without them."""
+        self._finish_from = NEVER
+
     def _new_waiter(self) -> concurrency.Waiter:
         waiter = concurrency.Waiter()
         self._waiters.append(waiter)
@@ -278,6 +287,8 @@ class Fill:
     def is_worth_finishing(self) -> bool:
         """Say whether the fill goes on when nobody here reads it."""
         if not self.is_movable or self.sink is None or self._intake.failure is not None:
+            return False
+        if self._finish_from >= NEVER:
             return False
         if self.is_wanted_elsewhere():
             return True
@@ -553,6 +564,11 @@ class Reader:
             raise StopIteration
         self.position += len(chunk)
         return chunk
+
+    def give_up(self) -> None:
+        """Read no more, since the answer came to nothing; nor is the image worth finishing."""
+        self._fill.give_up()
+        self.close()
 
     def close(self) -> None:
         """Read no more; a second close does nothing."""

@@ -66,6 +66,10 @@ class Growing(Protocol):
     def declined(self) -> str:
         """A word for why it is not stored, so that everybody asks the app for himself."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+
     def wait_for_record(self, seconds: float) -> bool:
         """Wait until the app has answered. :return: whether :attr:`record` is there now;
         if not, it is declined or over, or the time has passed."""

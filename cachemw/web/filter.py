@@ -216,7 +216,10 @@ class CacheFilter:
             )
             return self._answer_or_meet(environ, start_response, entry)
         forward = "vary-miss" if selection.others else "uri-miss"
-        return self._forward.miss(environ, start_response, image_id, forward, lead=joined.lead)
+        lead = joined.lead
+        if lead is not None and "HTTP_RANGE" in environ and self.settings.range_miss == "slice":
+            return self._forward.slice(environ, start_response, image_id, forward, lead)
+        return self._forward.miss(environ, start_response, image_id, forward, lead=lead)
 
     def _join(self, environ: Environ, image_id: str, selection: _Selection) -> Joined:
         try:
@@ -236,9 +239,10 @@ class CacheFilter:
         """Whether the app's answer to a request is likely to be the whole image, for everybody."""
         if environ["REQUEST_METHOD"] != "GET" or "no-store" in request_directives(environ):
             return False
-        if self.settings.range_miss == "fill" and "HTTP_RANGE" in environ:
-            return True
-        return all(key not in environ for key in validation.CLIENT_CONDITIONS)
+        conditions = {key for key in validation.CLIENT_CONDITIONS if key in environ}
+        if self.settings.range_miss in ("fill", "slice"):
+            conditions -= {"HTTP_RANGE", "HTTP_IF_RANGE"}
+        return not conditions
 
     def _selection(self, environ: Environ) -> _Selection:
         return _Selection(environ, self.settings.authorize != "off")

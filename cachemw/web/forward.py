@@ -36,6 +36,7 @@ from .keeping import Keeper
 from .refresh import Refresher
 from .respond import Representation
 from .resuming import Resumer, asking
+from .slices import Slicer
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Forwarder:
         self._rules = rules
         self._keeper = Keeper(cache, settings, rules, hook)
         self._resumer = Resumer(app, cache, settings, self._keeper)
+        self._slicer = Slicer(app, cache, settings, self._keeper, self._resumer, self._answer)
         self._refresher = Refresher(self._refresh)
 
     # Nothing stored
@@ -100,27 +102,77 @@ class Forwarder:
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
-            request = answer.known_request
-            if lead is not None:
-                request = validation.unconditional(request)
-            reason = self._keeper.refusal(answer, request)
-            if reason is None:
-                record = self._keeper.record(answer, image_id, replaces)
-                expected = self._keeper.expected(environ, answer, record)
-                if adopted is not None and self._keeper.adopt(adopted, record, expected):
-                    stack.pop_all()
-                    return self._serve_adopted(environ, start_response, adopted, answer)
-                body = self._fill(answer, record, expected, forward, lead, is_kept)
-            else:
-                self._queue(answer, image_id, reason)
-                self._keeper.give_back(lead, reason)
-                body = self._keeper.decline(answer, forward, reason)
-                if replaces is not None:
-                    self._keeper.forget_if_gone(answer, replaces, reason)
+            body = self._keep_or_pass(
+                environ, start_response, answer, forward, image_id, replaces, adopted, lead, is_kept
+            )
             stack.pop_all()
+            return body
+
+    def slice(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        image_id: str,
+        forward: str,
+        lead: Fill,
+    ) -> Iterable[bytes]:
+        """Answer a request for a part of an image of which at most parts are there.
+
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :param lead: the image's fill, which this request has claimed.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(lead.decline, "")
+            sliced = self._slicer.answer(environ, start_response, forward, lead)
+            if isinstance(sliced, Answer):
+                if sliced.written:
+                    return sliced.server_body()
+                stack.callback(sliced.close)
+                body = self._keep_or_pass(
+                    environ, start_response, sliced, forward, image_id, None, None, lead, False
+                )
+            elif sliced is not None:
+                body = sliced
+            else:
+                stack.pop_all()
+                rest = None if lead.is_over else lead
+                return self.miss(environ, start_response, image_id, forward, lead=rest)
+            stack.pop_all()
+            return body
+
+    def _keep_or_pass(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        answer: Answer,
+        forward: str,
+        image_id: str,
+        replaces: Record | None,
+        adopted: Entry | None,
+        lead: Fill | None,
+        is_kept: bool,
+    ) -> Iterable[bytes]:
+        """Send the app's answer, and store it if it may be; closes ``adopted``."""
+        request = answer.known_request
+        if lead is not None:
+            request = validation.unconditional(request)
+        reason = self._keeper.refusal(answer, request)
+        if reason is None:
+            record = self._keeper.record(answer, image_id, replaces)
+            expected = self._keeper.expected(environ, answer, record)
+            if adopted is not None and self._keeper.adopt(adopted, record, expected):
+                return self._serve_adopted(environ, start_response, adopted, answer)
             if adopted is not None:
                 adopted.close()
-            return body
+            return self._fill(answer, record, expected, forward, lead, is_kept)
+        if adopted is not None:
+            adopted.close()
+        self._queue(answer, image_id, reason)
+        self._keeper.give_back(lead, reason)
+        body = self._keeper.decline(answer, forward, reason)
+        if replaces is not None:
+            self._keeper.forget_if_gone(answer, replaces, reason)
+        return body
 
     def _ask_as_leader(
         self,
@@ -184,7 +236,7 @@ class Forwarder:
 
     def _queue(self, answer: Answer, image_id: str, reason: str) -> None:
         """Have an image fetched later of which a part was asked for."""
-        if reason != "range" or self._settings.range_miss != "queue" or answer.code != 206:
+        if reason != "range" or self._settings.range_miss == "pass" or answer.code != 206:
             return
         try:
             self._cache.queue_image(image_id)

@@ -117,7 +117,7 @@ class Keeper:
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
-            reader.close()
+            reader.give_up()
             raise
         return reader
 

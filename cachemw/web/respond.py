@@ -56,6 +56,7 @@ class Representation:
     :param etag: entity tag as sent, or ``None``.
     :param last_modified: seconds since the epoch, or ``None``.
     :param date: seconds since the epoch of its Date field, or ``None``.
+    :param whole: fields of its 200 response, with it.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -63,6 +64,7 @@ class Representation:
     etag: str | None
     last_modified: float | None
     date: float | None
+    whole: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, headers: Sequence[tuple[str, str]], size: int) -> Representation:
@@ -78,6 +80,7 @@ class Representation:
             etag=fields.get(kept, "etag"),
             last_modified=fields.parse_http_date(modified) if modified else None,
             date=fields.parse_http_date(date) if date else None,
+            whole=(*kept, ("Content-Length", str(size))),
         )
 
 
@@ -275,7 +278,7 @@ def _serve_whole(
     size = selected.size
     is_empty = not size or environ["REQUEST_METHOD"] == "HEAD"
     begun = _begun(source, 0, size) if source.is_checked and not is_empty else None
-    start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
+    start_response("200 OK", [*selected.whole, *extra])
     if is_empty:
         source.close()
         return []
@@ -297,12 +300,7 @@ def _serve_range(
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
     """RFC 9110, sections 14.2 and 15.3.7."""
-    if_range = environ.get("HTTP_IF_RANGE")
-    slices = None
-    if if_range is None or range_applies(
-        if_range, selected.etag, selected.last_modified, selected.date
-    ):
-        slices = parse_range(environ["HTTP_RANGE"], selected.size)
+    slices = wanted_slices(environ, selected)
     if slices is None:
         return _serve_whole(environ, start_response, source, selected, extra)
     if not slices:
@@ -310,13 +308,12 @@ def _serve_range(
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
         source.close()
         return []
-    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
+        kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
         return _serve_multipart(start_response, source, slices, kept, selected.size, extra)
     ((start, stop),) = slices
-    kept.append(("Content-Range", content_range(start, stop, selected.size)))
     begun = _begun(source, start, stop) if source.is_checked else None
-    start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
+    start_response("206 Partial Content", [*part_headers(selected, start, stop), *extra])
     if begun is not None:
         return Segments(source, begun)
     wrapper = _file_wrapper(environ, source)
@@ -325,6 +322,28 @@ def _serve_range(
         source.seek(start)
         return wrapper(source, BLOCK)
     return Segments(source, [(start, stop)])
+
+
+def part_headers(selected: Representation, start: int, stop: int) -> list[tuple[str, str]]:
+    """Give the fields of an answer with one part (RFC 9110, section 15.3.7.1)."""
+    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
+    part = ("Content-Range", content_range(start, stop, selected.size))
+    return [*kept, part, ("Content-Length", str(stop - start))]
+
+
+def wanted_slices(
+    environ: dict[str, Any], selected: Representation
+) -> list[tuple[int, int]] | None:
+    """Give the parts that a request wants; ``None``: all of it.
+
+    Source: RFC 9110, sections 13.1.5 and 14.2.
+    """
+    if_range = environ.get("HTTP_IF_RANGE")
+    if if_range is not None and not range_applies(
+        if_range, selected.etag, selected.last_modified, selected.date
+    ):
+        return None
+    return parse_range(environ["HTTP_RANGE"], selected.size)
 
 
 def _serve_multipart(

@@ -290,8 +290,7 @@ def test_app_may_give_a_list():
 
 
 def shared(sink, **options):
-    fill = Fill("cat", sink, FreeRoom(), is_movable=True, **options)
-    return fill
+    return Fill("cat", sink, FreeRoom(), is_movable=True, **options)
 
 
 def begin(fill, source, length=None, expected=(), is_resumable=False):

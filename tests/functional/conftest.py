@@ -1,0 +1,15 @@
+"""What several functional suites share."""
+
+import pytest
+
+from tests.functional.fills import world_in
+
+
+@pytest.fixture
+def world(request, tmp_path):
+    """An origin, and servers on one cache directory; indirect parameter: the driver."""
+    driver = getattr(request, "param", "sqlite")
+    if driver == "xattr":
+        request.getfixturevalue("attributes")
+    with world_in(tmp_path, driver) as made:
+        yield made

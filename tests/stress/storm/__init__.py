@@ -1,0 +1,1 @@
+"""The parts of the storm: see ``tests/stress/test_storm.py``."""
