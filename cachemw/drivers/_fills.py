@@ -136,8 +136,6 @@ def _intact(fd: int, end: int, state: StateFile) -> list[Chunk]:
     intact, damaged = [], []
     for chunk in state.sums():
         start = chunk.number * CHUNK
-        if start >= end:
-            break
         data = os.pread(fd, chunk.length, start) if start + chunk.length <= end else b""
         if len(data) == chunk.length and zlib.crc32(data) == chunk.crc:
             intact.append(chunk)
