@@ -38,12 +38,14 @@ class Begun(NamedTuple):
     """A fill whose files are ours.
 
     :param fd: of the bytes, their lock held.
+    :param size: how long that file is.
     :param state: its state file.
     :param kept: what an earlier writer left.
     :param chunks: what is there by the checksums.
     """
 
     fd: int
+    size: int
     state: StateFile
     kept: Kept | None
     chunks: list[Chunk]
@@ -75,7 +77,7 @@ def _begin_in(fd: int, image_id: str, name: str, variant: int, directory: int) -
     status = os.fstat(fd)
     if not status.st_size:
         try:
-            return Begun(fd, _statefile.make(name, status.st_ino, directory), None, [])
+            return Begun(fd, 0, _statefile.make(name, status.st_ino, directory), None, [])
         except FileExistsError:
             pass
     found = _statefile.find(name, status.st_ino, directory)
@@ -83,7 +85,7 @@ def _begin_in(fd: int, image_id: str, name: str, variant: int, directory: int) -
         return None
     state, header = found
     try:
-        begun = _go_on(fd, state, header, Whose(image_id, variant))
+        begun = _go_on(fd, status.st_size, state, header, Whose(image_id, variant))
     except BaseException:
         state.close()
         raise
@@ -103,21 +105,21 @@ class Whose(NamedTuple):
         return (record.image_id, record.variant) == (self.image_id, self.variant)
 
 
-def _go_on(fd: int, state: StateFile, header: Header, whose: Whose) -> Begun | None:
+def _go_on(fd: int, size: int, state: StateFile, header: Header, whose: Whose) -> Begun | None:
     if header.outcome:
         return None
     if not header.head.size:
-        if header.readable:
+        if header.readable or next(state.sums(), None) is not None:
             return None
         # Nobody can have had anything of it.
         os.ftruncate(fd, 0)
         state.reserve(0)
-        return Begun(fd, state, None, [])
+        return Begun(fd, 0, state, None, [])
     announced = state.announced(header)
     if announced is None or not whose.has(announced[0]):
         return None
     record, length = announced
-    chunks = _intact(fd, state, length)
+    chunks = _intact(fd, size if length is None else min(length, size), state)
     if not chunks:
         return None
     parts = Parts()
@@ -126,17 +128,14 @@ def _go_on(fd: int, state: StateFile, header: Header, whose: Whose) -> Begun | N
     readable = header.readable if header.boot == boot_id() else 0
     state.go_on(min(readable, parts.stop_from(0)))
     state.reserve(0)
-    return Begun(fd, state, Kept(record, length, parts.all()), chunks)
+    return Begun(fd, size, state, Kept(record, length, parts.all()), chunks)
 
 
-def _intact(fd: int, state: StateFile, length: int | None) -> list[Chunk]:
-    """Read what is there; what does not match its checksum is struck out."""
-    end = os.fstat(fd).st_size if length is None else min(length, os.fstat(fd).st_size)
+def _intact(fd: int, end: int, state: StateFile) -> list[Chunk]:
+    """Read what is there before ``end``; what does not match its checksum is struck out."""
     intact, damaged = [], []
     for chunk in state.sums():
         start = chunk.number * CHUNK
-        if start >= end:
-            break
         data = os.pread(fd, chunk.length, start) if start + chunk.length <= end else b""
         if len(data) == chunk.length and zlib.crc32(data) == chunk.crc:
             intact.append(chunk)
@@ -178,7 +177,7 @@ def replace(name: str, inode: int, directory: int) -> Begun:
             state.close()
         raise
     _statefile.remove(_states.state_name(name, inode), directory)
-    return Begun(fd, state, None, [])
+    return Begun(fd, 0, state, None, [])
 
 
 def void(name: str, directory: int) -> None:

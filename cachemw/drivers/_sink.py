@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -66,12 +67,12 @@ class FileSink(Sink):
 
     def _take(self, begun: _fills.Begun) -> None:
         """Write into these files from now on."""
-        self.fd, self.state, self.kept, _ = begun
+        self.fd, self._length, self.state, self.kept, _ = begun
         self.written = 0
-        self._length = os.fstat(self.fd).st_size
         self._sent = 0
         self._shared = SharedDescriptor(self.fd)
-        self._chunks = Chunks(self.pread)
+        # Not a method of this object, which would then outlive its last reference.
+        self._chunks = Chunks(functools.partial(_read_back, self._shared))
         for chunk in begun.chunks:
             self._chunks.keep(chunk)
         #: Whether others know what the fill is.
@@ -83,7 +84,7 @@ class FileSink(Sink):
         self._shared.forget_parent()
         self.fd = -1
         self._shared.close()
-        self.state.close()
+        self.state.forget_parent()
 
     def fileno(self) -> int:
         return self.fd
@@ -332,3 +333,8 @@ class FileSink(Sink):
         if exc.errno in _FULL:
             return CacheFull(self.image_id, reason)
         return DriverError(self.image_id, reason)
+
+
+def _read_back(shared: SharedDescriptor, size: int, position: int) -> bytes:
+    with shared as fd:
+        return os.pread(fd, size, position)

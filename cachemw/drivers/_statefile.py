@@ -4,7 +4,7 @@ Its writer, and those of other processes who follow the fill, look at it and
 change it at the same time, each value in one write. It is never synced: what
 a power cut leaves of it is noticed (``_states``).
 
-Imports: drivers._boot, drivers._states, drivers.base.
+Imports: drivers._boot, drivers._descriptors, drivers._states, drivers.base.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from . import _states
 from ._boot import boot_id
+from ._descriptors import SharedDescriptor
 from ._states import Chunk, Header
 from .base import Record
 
@@ -31,14 +32,14 @@ _SEEK_DATA = getattr(os, "SEEK_DATA", None)
 
 
 class StateFile:
-    """A state file. Threads may share it, but for :meth:`close`.
+    """A state file. Threads may share it.
 
     :param fd: closed with it.
     :param name: of the file, in ``incomplete/``.
     """
 
     def __init__(self, fd: int, name: str) -> None:
-        self.fd = fd
+        self._shared = SharedDescriptor(fd)
         self.name = name
         #: What was announced when it was last read, and its head.
         self._last: tuple[_states.Head, tuple[Record, int | None]] | None = None
@@ -51,7 +52,7 @@ class StateFile:
         :raises OSError: it cannot be read.
         """
         for _ in range(_TRIES):
-            data = os.pread(self.fd, _states.HEADER, 0)
+            data = self._read(_states.HEADER, 0)
             header = _states.parse_header(data)
             if header is not None or not data.startswith(_states.MAGIC):
                 return header
@@ -69,7 +70,7 @@ class StateFile:
             size = _states.record_size(header.head)
             if not size:
                 return None
-            data = os.pread(self.fd, size, _states.HEADER)
+            data = self._read(size, _states.HEADER)
             announced = _states.read_announcement(header.head, data)
             if announced is not None:
                 self._last = header.head, announced
@@ -83,7 +84,7 @@ class StateFile:
     def wanted(self) -> int:
         """Give the furthest position at which somebody waits; 0 if it cannot be made out."""
         for _ in range(_TRIES):
-            wanted = _states.read_number(os.pread(self.fd, 16, _states.WANTED))
+            wanted = _states.read_number(self._read(16, _states.WANTED))
             if wanted is not None:
                 return wanted
         return 0
@@ -96,9 +97,10 @@ class StateFile:
         position = _states.SUMS
         while True:
             # The file has holes where the image has none of its bytes yet.
-            position = max(position, _next_data(self.fd, position))
-            position -= position % _states.SUM
-            block = os.pread(self.fd, _BLOCK, position)
+            with self._shared as fd:
+                position = max(position, _next_data(fd, position))
+                position -= position % _states.SUM
+                block = os.pread(fd, _BLOCK, position)
             yield from _states.read_sums((position - _states.SUMS) // _states.SUM, block)
             if len(block) < _BLOCK:
                 return
@@ -109,7 +111,8 @@ class StateFile:
 
         :raises OSError: they cannot be read.
         """
-        return raw_sums(self.fd, size)
+        with self._shared as fd:
+            return raw_sums(fd, size)
 
     # Writing
 
@@ -181,15 +184,23 @@ class StateFile:
         except OSError:
             pass
 
+    def _read(self, size: int, position: int) -> bytes:
+        with self._shared as fd:
+            return os.pread(fd, size, position)
+
     def _write(self, data: bytes, position: int) -> None:
-        if os.pwrite(self.fd, data, position) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with self._shared as fd:
+            if os.pwrite(fd, data, position) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def forget_parent(self) -> None:
+        """Close it in a child of fork."""
+        self._shared.forget_parent()
+        self._shared.close()
 
     def close(self) -> None:
         """Close it; again: does nothing."""
-        fd, self.fd = self.fd, -1
-        if fd != -1:
-            os.close(fd)
+        self._shared.close()
 
 
 def make(name: str, inode: int, directory: int) -> StateFile:

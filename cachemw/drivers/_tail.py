@@ -9,6 +9,7 @@ drivers._states, drivers.base.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ..errors import DriverError
@@ -104,8 +105,10 @@ def open_tail(image_id: str, name: str, directory: int) -> FileTail | None:
     """
     try:
         fd = os.open(name, _READ, dir_fd=directory)
-    except FileNotFoundError:
-        return None
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
+            return None
+        raise
     try:
         status = os.fstat(fd)
         found = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import random
 import time
 from pathlib import Path
 
@@ -60,10 +61,29 @@ def die_while_filling(driver: Driver, image_id: str, body: bytes = b"half") -> N
     sink.forget_parent()
 
 
+def pattern(size: int, seed: str = "") -> bytes:
+    """Give bytes of which no two parts are alike."""
+    return random.Random(f"{seed}.{size}").randbytes(size)
+
+
+def record_of(image_id: str, body: bytes, variant: int = 0) -> Record:
+    return Record(image_id, len(body), f"sha256:{sha256(body)}", variant=variant)
+
+
+def begin(driver: Driver, image_id: str, length: int | None = None, variant: int = 0, **fields):
+    """Begin a fill and announce it; what was kept is gone on with."""
+    sink = driver.start_fill(image_id, variant)
+    sink.announce(Record(image_id, 0, "", variant=variant, **fields), length, keep=True)
+    return sink
+
+
+def in_incomplete(driver: Driver) -> list[str]:
+    return sorted(os.listdir(Path(driver.directory) / "incomplete"))
+
+
 def fills(driver: Driver) -> list[str]:
     """Names of the files of fills under way, and of abandoned ones, without their state's."""
-    there = os.listdir(Path(driver.directory) / "incomplete")
-    return sorted(name for name in there if not name.startswith("."))
+    return [name for name in in_incomplete(driver) if not name.startswith(".")]
 
 
 def assert_sound(driver: Driver) -> None:
