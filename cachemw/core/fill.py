@@ -35,6 +35,10 @@ log = concurrency.get_logger(__name__)
 #: Share of an image to receive before its fill goes on for nobody: more than there is.
 NEVER = 2.0
 
+#: Seconds for which a fill that is not worth finishing goes on after readers in other processes
+#: were last seen to wait.
+_GRACE = 2.0
+
 #: Seconds for which a reader waits at most that has no reason to give up.
 _FOR_EVER = 86400.0
 
@@ -90,6 +94,9 @@ class Fill:
         self._held = 0
         self._pumping = False
         self._abandoned = False
+        self._is_given_up = False
+        #: When readers of other processes last waited.
+        self._wanted = time.monotonic()
         # What readers see, under a lock that is held for moments.
         self._lock = concurrency.Lock()
         self._waiters: list[concurrency.Waiter] = []
@@ -110,6 +117,11 @@ class Fill:
     def is_over(self) -> bool:
         """Whether nothing more will come."""
         return self._over
+
+    def is_current(self) -> bool:
+        """Say whether somebody who asks now may follow it."""
+        sink = self.sink
+        return not self._over and sink is not None and sink.is_current()
 
     # The leader's side
 
@@ -219,7 +231,7 @@ class Fill:
             self._readers.discard(reader)
             is_left = not self._readers and not self._over
             if is_left and not self.is_worth_finishing():
-                self._abandoned = True
+                self._abandoned = not (self._can_go_on() and self.is_wanted_elsewhere())
             is_mine = self._abandoned and not self._pumping and not self._over
             if is_mine:
                 self._pumping = True
@@ -229,7 +241,7 @@ class Fill:
 
     def give_up(self) -> None:
         """Let it go on only for readers there are already, and keep nothing without them."""
-        self._finish_from = NEVER
+        self._is_given_up = True
 
     def _new_waiter(self) -> concurrency.Waiter:
         waiter = concurrency.Waiter()
@@ -285,29 +297,44 @@ class Fill:
     # The app's side
 
     def is_worth_finishing(self) -> bool:
-        """Say whether the fill goes on when nobody here reads it."""
-        if not self.is_movable or self.sink is None or self._intake.failure is not None:
+        """Say whether the fill goes on when nobody reads it."""
+        if not self._can_go_on():
             return False
-        if self._finish_from >= NEVER:
-            return False
-        if self.is_wanted_elsewhere():
-            return True
         share = self._received / self.length if self.length else 1.0
-        return self._finish_from <= 0 or share >= self._finish_from
+        return share >= self._finish_from
+
+    def _can_go_on(self) -> bool:
+        """Say whether it can go on without a reader here."""
+        return (
+            self.is_movable
+            and not self._is_given_up
+            and self.sink is not None
+            and self._intake.failure is None
+        )
 
     def is_wanted_elsewhere(self) -> bool:
         """Say whether a reader in another process waits for more than it was shown."""
-        return self.sink is not None and self.sink.wanted() > self._intake.published
+        sink = self.sink
+        return sink is not None and sink.wanted() > self._intake.published
 
     def attend(self) -> bool:
         """Do what other processes need soon. :return: whether somebody must pump for them, or
         for nobody."""
         if self._over or self.record is None:
             return False
+        now = time.monotonic()
         wanted = self.is_wanted_elsewhere()
         if wanted:
+            self._wanted = now
             self._intake.flush()
-        return self.is_movable and not self._pumping and (wanted or not self._readers)
+        if not self.is_movable or self._pumping:
+            return False
+        if self._readers:
+            return wanted
+        if not self.is_worth_finishing() and now - self._wanted > _GRACE:
+            self._abandoned = True
+            return True
+        return wanted or self.is_worth_finishing()
 
     def pump_on(self) -> None:
         """Pump for as long as :meth:`attend` would have it."""
@@ -468,9 +495,10 @@ class Fill:
         whole = "" if self.length is None else f" of {self.length}"
         reason = f"the client left after {self._received}{whole} bytes"
         self._error = FillLost(self.image_id, reason)
-        self._drop(reason, self._is_resumable and self._finish_from < NEVER)
+        keeps = not self._is_given_up and self._finish_from < NEVER
+        self._drop(reason, self._is_resumable and keeps, is_wrong=False)
 
-    def _drop(self, reason: str, is_resumable: bool) -> None:
+    def _drop(self, reason: str, is_resumable: bool, is_wrong: bool = True) -> None:
         """End without storing it; what can be gone on with is kept."""
         sink = self.sink
         try:
@@ -480,7 +508,7 @@ class Fill:
                 if is_resumable and is_whole:
                     concurrency.run_blocking(sink.leave)
                 elif failure is None:
-                    concurrency.run_blocking(sink.rollback, reason)
+                    concurrency.run_blocking(sink.rollback, reason, is_wrong)
                 else:
                     concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         finally:

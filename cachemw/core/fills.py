@@ -44,10 +44,12 @@ class Fills:
         """Give the fills of an image: this process's, else the one that another shows."""
         with self._lock:
             own = self._own.get(image_id)
-            if own or image_id in self._claiming:
-                return list(own or ())
+            is_claiming = image_id in self._claiming
             followed = self._followed.get(image_id)
-        if followed is not None and not followed.is_over:
+        current: list[Growing] = [fill for fill in own or () if fill.is_current()]
+        if current or is_claiming:
+            return current
+        if followed is not None and followed.is_current():
             return [followed]
         try:
             tail = self._driver.tail(image_id)
@@ -61,7 +63,9 @@ class Fills:
             followed.drop()
             return []
         with self._lock:
-            other = self._followed.setdefault(image_id, followed)
+            other = self._followed.get(image_id)
+            if other is None or not other.is_current():
+                other = self._followed[image_id] = followed
         if other is not followed:
             followed.drop()
         else:
@@ -76,7 +80,9 @@ class Fills:
         :raises DriverError: its file cannot be made.
         """
         with self._lock:
-            if image_id in self._claiming or image_id in self._own:
+            if image_id in self._claiming or any(
+                fill.is_current() for fill in self._own.get(image_id, ())
+            ):
                 return None
             self._claiming.add(image_id)
         try:

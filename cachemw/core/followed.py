@@ -69,6 +69,10 @@ class Followed:
         """Whether nothing more will come."""
         return bool(self._lost or self._state.outcome)
 
+    def is_current(self) -> bool:
+        """Say whether somebody who asks now may follow it."""
+        return not self.is_over and self._tail.is_current()
+
     def attend(self) -> bool:
         """Look at it if somebody waits. :return: whether anybody does."""
         if not self._waiters:

@@ -291,6 +291,11 @@ class Tail(abc.ABC):
         whoever calls :meth:`Driver.start_fill` may go on with it."""
 
     @abc.abstractmethod
+    def is_current(self) -> bool:
+        """Say whether the image was not deleted since the fill began: a deleted fill goes on
+        for those who read it, and is for nobody else."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Let go of it; a second close does nothing."""
 
@@ -342,6 +347,10 @@ class Sink(abc.ABC):
     @abc.abstractmethod
     def wanted(self) -> int:
         """Give the furthest position at which a reader of another process waits; 0: nobody."""
+
+    @abc.abstractmethod
+    def is_current(self) -> bool:
+        """Say whether the image was not deleted since the fill began. Never raises."""
 
     @abc.abstractmethod
     def commit(self, record: Record) -> None:

@@ -40,6 +40,9 @@ class FakeSink(Sink):
     def wanted(self):
         return 0
 
+    def is_current(self):
+        return True
+
     def pread(self, size, position):
         return self.data[position : position + size]
 
