@@ -210,6 +210,16 @@ class ImageCache:
         variant = 0 if entry.record is None else entry.record.variant
         entry.on_close = lambda: driver.record_hit(image_id, time.time(), variant)
 
+    def counting_later(self, growing: Growing, record: Record) -> Callable[[], None]:
+        """Give what counts one hit of an image that is about to be an entry."""
+        driver = self.driver
+
+        def count() -> None:
+            now = time.time()
+            growing.count_hit(lambda: driver.record_hit(record.image_id, now, record.variant))
+
+        return count
+
     def _sums(self, entry: Entry) -> Sums | None:
         """Give what a hit's bytes are checked with as they are sent; ``None``: they are not,
         or it has none that can be trusted."""

@@ -35,6 +35,10 @@ log = concurrency.get_logger(__name__)
 #: Share of an image to receive before its fill goes on for nobody: more than there is.
 NEVER = 2.0
 
+#: Bytes of an image whose end is not held back until the device has all of it, since that takes
+#: long. What is shorter is an entry by then, in every process.
+_LARGE = 64 * 2**20
+
 #: Seconds for which a fill that is not worth finishing goes on after readers in other processes
 #: were last seen to wait.
 _GRACE = 2.0
@@ -79,6 +83,8 @@ class Fill:
         self.declined = ""
         #: Whether the image was stored in the end.
         self.stored = False
+        #: Whether all of it was found right, so that it is as good as an entry.
+        self.is_verified = False
         self.is_movable = is_movable
         self.sink = sink
         self.room = room
@@ -107,6 +113,8 @@ class Fill:
         self._recent: list[bytes] = []
         self._kept: list[Part] = []
         self._over = False
+        #: Hits of what is no entry yet.
+        self._hits: list[Callable[[], object]] = []
         self._error: BaseException | None = None
         #: The one reader that has the app to itself after the storing ended, and what others
         #: can still have.
@@ -208,6 +216,8 @@ class Fill:
             waiter = None
             with self._lock:
                 found = self._find(reader, position, most)
+                if found is None and self.is_verified:
+                    found = b""
                 if found is None and not self._over:
                     if self._may_pump(reader):
                         self._pumping = True
@@ -229,7 +239,7 @@ class Fill:
         """Count a reader out; without readers the fill goes on only if it is worth it."""
         with self._lock:
             self._readers.discard(reader)
-            is_left = not self._readers and not self._over
+            is_left = not self._readers and not self._over and not self.is_verified
             if is_left and not self.is_worth_finishing():
                 self._abandoned = not (self._can_go_on() and self.is_wanted_elsewhere())
             is_mine = self._abandoned and not self._pumping and not self._over
@@ -238,6 +248,15 @@ class Fill:
         if is_mine:
             self._pump(None)
         self._let_go_of_file()
+
+    def count_hit(self, count: Callable[[], object]) -> None:
+        """Have a hit counted as soon as the image is an entry."""
+        with self._lock:
+            is_over = self._over
+            if not is_over:
+                self._hits.append(count)
+        if is_over:
+            count()
 
     def give_up(self) -> None:
         """Let it go on only for readers there are already, and keep nothing without them."""
@@ -320,7 +339,7 @@ class Fill:
     def attend(self) -> bool:
         """Do what other processes need soon. :return: whether somebody must pump for them, or
         for nobody."""
-        if self._over or self.record is None:
+        if self._over or self.is_verified or self.record is None:
             return False
         now = time.monotonic()
         wanted = self.is_wanted_elsewhere()
@@ -458,15 +477,45 @@ class Fill:
             )
         checksum = self._intake.verify()
         self._close_source()
-        self._commit(checksum)
+        if self.is_movable and self._received >= _LARGE and self.sink is not None:
+            self._commit_later(checksum)
+        else:
+            self._commit(checksum)
+
+    def _commit_later(self, checksum: str) -> None:
+        """Let readers have the end before the bytes are on the device.
+
+        They are right, and whoever asks again follows this fill until it is an entry.
+        """
+        self._release()
+        self._wake_all()
+        try:
+            concurrency.start_request_thread(lambda: self._commit(checksum), "cachemw-commit")
+        except RuntimeError:
+            self._commit(checksum)
+
+    def _release(self) -> None:
         with self._lock:
+            self.is_verified = True
             self._available = self._received
-            if self.stored:
-                # The last chunk is what everybody waits for now.
-                del self._starts[:-1], self._recent[:-1]
-        self._end()
+        if self.sink is not None and self._intake.failure is None:
+            self._intake.limit = self._received
+            concurrency.run_blocking(self.sink.publish, self._received)
 
     def _commit(self, checksum: str) -> None:
+        try:
+            self._store(checksum)
+        finally:
+            with self._lock:
+                self._available = self._received
+                if self.stored:
+                    # The last chunk is what everybody waits for now.
+                    del self._starts[:-1], self._recent[:-1]
+            self._end()
+            for count in self._hits:
+                count()
+
+    def _store(self, checksum: str) -> None:
         sink = self.sink
         if sink is None:
             return
