@@ -37,7 +37,7 @@ NEVER = 2.0
 
 #: Bytes of an image whose end is not held back until the device has all of it, since that takes
 #: long. What is shorter is an entry by then, in every process.
-_LARGE = 64 * 2**20
+_LARGE = 256 * 2**20
 
 #: Seconds for which a fill that is not worth finishing goes on after readers in other processes
 #: were last seen to wait.
