@@ -115,13 +115,13 @@ class Handler(socketserver.StreamRequestHandler):
             if rate:
                 time.sleep(max(0.0, due - time.monotonic()))
                 due += count / rate
+            told.first = told.first or time.monotonic()
             offset = start % 2**20
             self.wfile.write(memoryview(_BLOCK)[offset : offset + count])
             start += count
             with _lock:
                 told.bytes += count
                 told.last = time.monotonic()
-                told.first = told.first or told.last
 
 
 def part(asked: str | None, size: int) -> tuple[int, int]:

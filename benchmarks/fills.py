@@ -273,10 +273,17 @@ def compare(
             for number, start in enumerate(systems)
         ]
 
+        for cache in running:
+            for server in cache.servers:
+                server.get("/")
+        time.sleep(2)  # the other workers of a server begin at the same time, and need as long
+
         def turn(cache: Cache) -> Callable[[], Round]:
             return lambda: measure(cache, origin)
 
-        figures = harness.in_turns(scale.rounds, {cache.name: turn(cache) for cache in running})
+        # The first round does not count: servers start threads when they first need so many.
+        turns = harness.in_turns(scale.rounds + 1, {cache.name: turn(cache) for cache in running})
+        figures = {name: rounds[1:] for name, rounds in turns.items()}
     return rows_of(what, goals, figures)
 
 

@@ -472,18 +472,19 @@ class Fill:
 
     def _drop(self, reason: str, is_resumable: bool) -> None:
         """End without storing it; what can be gone on with is kept."""
+        sink = self.sink
         try:
-            self._close_source()
-        finally:
-            sink = self.sink
             if sink is not None:
-                with_all = self._settle()
-                if is_resumable and with_all:
+                is_whole = self._settle()
+                failure = self._intake.failure
+                if is_resumable and is_whole:
                     concurrency.run_blocking(sink.leave)
+                elif failure is None:
+                    concurrency.run_blocking(sink.rollback, reason)
                 else:
-                    failure = self._intake.failure
-                    reason = reason if failure is None else _unstored(failure)
-                    concurrency.run_blocking(sink.rollback, reason, failure is None)
+                    concurrency.run_blocking(sink.rollback, _unstored(failure), False)
+        finally:
+            self._close_source()
             self._end()
 
     def _settle(self) -> bool:

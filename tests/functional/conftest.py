@@ -2,7 +2,10 @@
 
 import pytest
 
-from tests.functional.fills import world_in
+# Its assertions tell what they compared, as those of tests do.
+pytest.register_assert_rewrite("tests.functional.fills")
+
+from tests.functional.fills import world_in  # noqa: E402
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_followers_of_a_killed_leader_all_finish(world, percent):
     asked = world.origin.gets(PATH)
     assert len(asked) <= 2
     assert asked[0].left
-    assert offset - SLACK <= asked[1].start <= offset
+    assert max(1, offset - 2 * SLACK) <= asked[1].start <= offset
     assert asked[1].fields["if-range"] == '"one"'
     assert second.request(PATH).cache_status == "hit"
 
@@ -144,7 +144,7 @@ def test_leader_that_dies_at_the_last_byte_is_replaced(world):
         assert_whole(reply, BODY)
     asked = world.origin.gets(PATH)
     assert len(asked) == 2
-    assert asked[1].sent <= SLACK
+    assert asked[1].sent <= 2 * SLACK
 
 
 def test_second_leader_that_dies_is_replaced_too(world):
@@ -169,7 +169,7 @@ def test_second_leader_that_dies_is_replaced_too(world):
         assert_whole(reply, body)
     asked = world.origin.gets(PATH)
     assert len(asked) == 3
-    assert asked[2].start >= 12 * MIB - SLACK
+    assert asked[2].start >= 12 * MIB - 2 * SLACK
 
 
 def test_dead_leaders_image_that_has_changed_is_never_mixed(world):

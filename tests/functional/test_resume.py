@@ -36,12 +36,12 @@ def second_request(world):
     return asked[1]
 
 
-def assert_only_the_rest_was_fetched(world, offset, body=BODY):
+def assert_only_the_rest_was_fetched(world, offset, slack=SLACK):
     asked = second_request(world)
     assert asked.fields.get("if-range") == '"one"'
     assert asked.start is not None
-    assert offset - SLACK <= asked.start <= offset
-    assert asked.sent == len(body) - asked.start
+    assert offset - slack <= asked.start <= offset
+    assert asked.sent == len(BODY) - asked.start
 
 
 @pytest.mark.parametrize("world", ["sqlite", "xattr"], indirect=True)
@@ -201,7 +201,8 @@ def test_fill_of_a_dead_server_is_gone_on_with_after_the_next_start(world):
     server = world.serve()
 
     assert_whole(server.request(PATH), BODY)
-    assert_only_the_rest_was_fetched(world, HALF)
+    # The client may have had bytes that were not on the disk yet.
+    assert_only_the_rest_was_fetched(world, HALF, 2 * SLACK)
     assert server.request(PATH).cache_status == "hit"
 
 

@@ -10,6 +10,7 @@ from tests.functional.fills import (
     LARGE,
     MIB,
     PATIENCE,
+    SLACK,
     assert_never_mixed,
     assert_whole,
     content,
@@ -314,7 +315,8 @@ def test_wrong_checksum_completes_nowhere(world, where):
 
 @in_both
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_app_that_fails_in_mid_body_fails_for_all_its_readers(world, where, chunked):
+def test_app_that_fails_in_mid_body_fails_for_who_asked_it(world, where, chunked):
+    """A follower may have asked for the rest itself by then; nobody takes a part for the whole."""
     image = world.origin.put(PATH, BODY)
     image.chunked = chunked
     image.cuts[0] = HALF
@@ -324,10 +326,11 @@ def test_app_that_fails_in_mid_body_fails_for_all_its_readers(world, where, chun
     assert len(world.origin.gets(PATH)) == 1
     gate.open()
 
+    assert (leader.result().status, leader.result().complete) == (200, False)
     for reply in results([leader, *followers]):
-        assert (reply.status, reply.complete) == (200, False)
-        assert BODY.startswith(reply.body)
-    assert not world.is_cached(PATH)
+        assert_never_mixed(reply, {'"one"': BODY})
+    # However many there are, one of them asked again at most.
+    assert len(world.origin.gets(PATH)) <= 2
     assert_whole(second.request(PATH), BODY)
 
 
@@ -413,6 +416,8 @@ def test_leader_that_leaves_takes_no_follower_with_it(world, where):
     gate = image.gate(HALF, only=0)
     first, second = world.pair(where, on_abort="discard")
     leader = world.begin(first, PATH)
+    leader.read_head()
+    assert len(leader.read(HALF - SLACK)) == HALF - SLACK
     gate.wait()
     followers = [start_reading(second, PATH) for _ in range(4)]
     wait_for_bytes(followers, MIB)
@@ -421,7 +426,8 @@ def test_leader_that_leaves_takes_no_follower_with_it(world, where):
 
     for reply in results(followers):
         assert_whole(reply, BODY)
-    assert len(world.origin.gets(PATH)) == 1
+    # Another process may go on with the fill, which was given up here.
+    assert len(world.origin.gets(PATH)) <= (1 if where == "same" else 2)
     assert second.request(PATH).cache_status == "hit"
 
 
@@ -432,13 +438,15 @@ def leave_at(world, percent, stand, **options):
     """
     body = content(16 * MIB)
     image = world.origin.put(PATH, body)
-    gate = image.gate(len(body) * percent // 100, only=0)
+    offset = len(body) * percent // 100
+    gate = image.gate(offset, only=0)
     later = image.gate(len(body) * stand // 100, only=0)
     server = world.serve(**options)
     client = world.begin(server, PATH)
     client.read_head()
+    # Else nobody would pull the fill forward.
+    assert len(client.read(offset - SLACK)) == offset - SLACK
     gate.wait()
-    assert len(client.read(MIB)) == MIB
     client.leave()
     gate.open()
     return server, world.origin.gets(PATH)[0], later
