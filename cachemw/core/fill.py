@@ -128,8 +128,10 @@ class Fill:
 
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
+        if self._over:
+            return False
         sink = self.sink
-        return not self._over and sink is not None and sink.is_current()
+        return self.record is None or (sink is not None and sink.is_current())
 
     # The leader's side
 
