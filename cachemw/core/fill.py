@@ -126,6 +126,11 @@ class Fill:
         """Whether nothing more will come."""
         return self._over
 
+    @property
+    def available(self) -> int:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        return self._available
+
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
         if self._over:
