@@ -390,6 +390,9 @@ if pid == 0:
     sink.publish(5)
     sink.leave()
     assert tail.is_alive() and tail.state().readable == 0
+    files = [os.readlink(f.path) for f in os.scandir("/proc/self/fd") if os.path.exists(f.path)]
+    # Those of the tail.
+    assert len([path for path in files if "/incomplete/" in path]) == 2, files
     os.write(here[1], b"x")
     os.read(there[0], 1)
     assert not tail.is_alive()
