@@ -35,6 +35,14 @@ log = concurrency.get_logger(__name__)
 #: Share of an image to receive before its fill goes on for nobody: more than there is.
 NEVER = 2.0
 
+#: Bytes of an image whose end is not held back until the device has all of it, since that takes
+#: long. What is shorter is an entry by then, in every process.
+_LARGE = 256 * 2**20
+
+#: Seconds for which a fill that is not worth finishing goes on after readers in other processes
+#: were last seen to wait.
+_GRACE = 2.0
+
 #: Seconds for which a reader waits at most that has no reason to give up.
 _FOR_EVER = 86400.0
 
@@ -75,6 +83,8 @@ class Fill:
         self.declined = ""
         #: Whether the image was stored in the end.
         self.stored = False
+        #: Whether all of it was found right, so that it is as good as an entry.
+        self.is_verified = False
         self.is_movable = is_movable
         self.sink = sink
         self.room = room
@@ -90,6 +100,9 @@ class Fill:
         self._held = 0
         self._pumping = False
         self._abandoned = False
+        self._is_given_up = False
+        #: When readers of other processes last waited.
+        self._wanted = time.monotonic()
         # What readers see, under a lock that is held for moments.
         self._lock = concurrency.Lock()
         self._waiters: list[concurrency.Waiter] = []
@@ -100,6 +113,8 @@ class Fill:
         self._recent: list[bytes] = []
         self._kept: list[Part] = []
         self._over = False
+        #: Hits of what is no entry yet.
+        self._hits: list[Callable[[], object]] = []
         self._error: BaseException | None = None
         #: The one reader that has the app to itself after the storing ended, and what others
         #: can still have.
@@ -110,6 +125,13 @@ class Fill:
     def is_over(self) -> bool:
         """Whether nothing more will come."""
         return self._over
+
+    def is_current(self) -> bool:
+        """Say whether somebody who asks now may follow it."""
+        if self._over:
+            return False
+        sink = self.sink
+        return self.record is None or (sink is not None and sink.is_current())
 
     # The leader's side
 
@@ -196,6 +218,8 @@ class Fill:
             waiter = None
             with self._lock:
                 found = self._find(reader, position, most)
+                if found is None and self.is_verified:
+                    found = b""
                 if found is None and not self._over:
                     if self._may_pump(reader):
                         self._pumping = True
@@ -217,9 +241,9 @@ class Fill:
         """Count a reader out; without readers the fill goes on only if it is worth it."""
         with self._lock:
             self._readers.discard(reader)
-            is_left = not self._readers and not self._over
+            is_left = not self._readers and not self._over and not self.is_verified
             if is_left and not self.is_worth_finishing():
-                self._abandoned = True
+                self._abandoned = not (self._can_go_on() and self.is_wanted_elsewhere())
             is_mine = self._abandoned and not self._pumping and not self._over
             if is_mine:
                 self._pumping = True
@@ -227,9 +251,18 @@ class Fill:
             self._pump(None)
         self._let_go_of_file()
 
+    def count_hit(self, count: Callable[[], object]) -> None:
+        """Have a hit counted as soon as the image is an entry."""
+        with self._lock:
+            is_over = self._over
+            if not is_over:
+                self._hits.append(count)
+        if is_over:
+            count()
+
     def give_up(self) -> None:
         """Let it go on only for readers there are already, and keep nothing without them."""
-        self._finish_from = NEVER
+        self._is_given_up = True
 
     def _new_waiter(self) -> concurrency.Waiter:
         waiter = concurrency.Waiter()
@@ -285,29 +318,44 @@ class Fill:
     # The app's side
 
     def is_worth_finishing(self) -> bool:
-        """Say whether the fill goes on when nobody here reads it."""
-        if not self.is_movable or self.sink is None or self._intake.failure is not None:
+        """Say whether the fill goes on when nobody reads it."""
+        if not self._can_go_on():
             return False
-        if self._finish_from >= NEVER:
-            return False
-        if self.is_wanted_elsewhere():
-            return True
         share = self._received / self.length if self.length else 1.0
-        return self._finish_from <= 0 or share >= self._finish_from
+        return share >= self._finish_from
+
+    def _can_go_on(self) -> bool:
+        """Say whether it can go on without a reader here."""
+        return (
+            self.is_movable
+            and not self._is_given_up
+            and self.sink is not None
+            and self._intake.failure is None
+        )
 
     def is_wanted_elsewhere(self) -> bool:
         """Say whether a reader in another process waits for more than it was shown."""
-        return self.sink is not None and self.sink.wanted() > self._intake.published
+        sink = self.sink
+        return sink is not None and sink.wanted() > self._intake.published
 
     def attend(self) -> bool:
         """Do what other processes need soon. :return: whether somebody must pump for them, or
         for nobody."""
-        if self._over or self.record is None:
+        if self._over or self.is_verified or self.record is None:
             return False
+        now = time.monotonic()
         wanted = self.is_wanted_elsewhere()
         if wanted:
+            self._wanted = now
             self._intake.flush()
-        return self.is_movable and not self._pumping and (wanted or not self._readers)
+        if not self.is_movable or self._pumping:
+            return False
+        if self._readers:
+            return wanted
+        if not self.is_worth_finishing() and now - self._wanted > _GRACE:
+            self._abandoned = True
+            return True
+        return wanted or self.is_worth_finishing()
 
     def pump_on(self) -> None:
         """Pump for as long as :meth:`attend` would have it."""
@@ -431,15 +479,45 @@ class Fill:
             )
         checksum = self._intake.verify()
         self._close_source()
-        self._commit(checksum)
+        if self.is_movable and self._received >= _LARGE and self.sink is not None:
+            self._commit_later(checksum)
+        else:
+            self._commit(checksum)
+
+    def _commit_later(self, checksum: str) -> None:
+        """Let readers have the end before the bytes are on the device.
+
+        They are right, and whoever asks again follows this fill until it is an entry.
+        """
+        self._release()
+        self._wake_all()
+        try:
+            concurrency.start_request_thread(lambda: self._commit(checksum), "cachemw-commit")
+        except RuntimeError:
+            self._commit(checksum)
+
+    def _release(self) -> None:
         with self._lock:
+            self.is_verified = True
             self._available = self._received
-            if self.stored:
-                # The last chunk is what everybody waits for now.
-                del self._starts[:-1], self._recent[:-1]
-        self._end()
+        if self.sink is not None and self._intake.failure is None:
+            self._intake.limit = self._received
+            concurrency.run_blocking(self.sink.publish, self._received)
 
     def _commit(self, checksum: str) -> None:
+        try:
+            self._store(checksum)
+        finally:
+            with self._lock:
+                self._available = self._received
+                if self.stored:
+                    # The last chunk is what everybody waits for now.
+                    del self._starts[:-1], self._recent[:-1]
+            self._end()
+            for count in self._hits:
+                count()
+
+    def _store(self, checksum: str) -> None:
         sink = self.sink
         if sink is None:
             return
@@ -468,9 +546,10 @@ class Fill:
         whole = "" if self.length is None else f" of {self.length}"
         reason = f"the client left after {self._received}{whole} bytes"
         self._error = FillLost(self.image_id, reason)
-        self._drop(reason, self._is_resumable and self._finish_from < NEVER)
+        keeps = not self._is_given_up and self._finish_from < NEVER
+        self._drop(reason, self._is_resumable and keeps, is_wrong=False)
 
-    def _drop(self, reason: str, is_resumable: bool) -> None:
+    def _drop(self, reason: str, is_resumable: bool, is_wrong: bool = True) -> None:
         """End without storing it; what can be gone on with is kept."""
         sink = self.sink
         try:
@@ -480,7 +559,7 @@ class Fill:
                 if is_resumable and is_whole:
                     concurrency.run_blocking(sink.leave)
                 elif failure is None:
-                    concurrency.run_blocking(sink.rollback, reason)
+                    concurrency.run_blocking(sink.rollback, reason, is_wrong)
                 else:
                     concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         finally:

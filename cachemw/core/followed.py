@@ -65,9 +65,22 @@ class Followed:
         return outcome.removeprefix(_DECLINED) if outcome.startswith(_DECLINED) else ""
 
     @property
+    def is_verified(self) -> bool:
+        """See :class:`~cachemw.core.growing.Growing`; here it is an entry by then."""
+        return False
+
+    def count_hit(self, count: Callable[[], object]) -> None:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        count()
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more will come."""
         return bool(self._lost or self._state.outcome)
+
+    def is_current(self) -> bool:
+        """Say whether somebody who asks now may follow it."""
+        return not self.is_over and self._tail.is_current()
 
     def attend(self) -> bool:
         """Look at it if somebody waits. :return: whether anybody does."""

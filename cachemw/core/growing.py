@@ -5,6 +5,7 @@ Imports: drivers.base, errors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ..drivers.base import Record
@@ -65,6 +66,13 @@ class Growing(Protocol):
     @property
     def declined(self) -> str:
         """A word for why it is not stored, so that everybody asks the app for himself."""
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all of it is there and was found right, so that it is as good as an entry."""
+
+    def count_hit(self, count: Callable[[], object]) -> None:
+        """Have a hit counted as soon as the image is an entry."""
 
     @property
     def is_over(self) -> bool:

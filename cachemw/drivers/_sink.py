@@ -135,6 +135,13 @@ class FileSink(Sink):
         with self._translating():
             return self.state.wanted()
 
+    def is_current(self) -> bool:
+        try:
+            with self._shared as fd:
+                return os.fstat(fd).st_nlink > 0
+        except OSError:
+            return False
+
     # Bytes
 
     def reserve(self, size: int) -> None:

@@ -73,8 +73,14 @@ class FileTail(Tail):
     def is_alive(self) -> bool:
         try:
             with self._bytes as fd:
-                # A deleted fill is over, though its writer may not know yet.
-                return os.fstat(fd).st_nlink > 0 and _claims.look_whether_locked(fd)
+                return _claims.look_whether_locked(fd)
+        except OSError:
+            return False
+
+    def is_current(self) -> bool:
+        try:
+            with self._bytes as fd:
+                return os.fstat(fd).st_nlink > 0
         except OSError:
             return False
 

@@ -291,6 +291,11 @@ class Tail(abc.ABC):
         whoever calls :meth:`Driver.start_fill` may go on with it."""
 
     @abc.abstractmethod
+    def is_current(self) -> bool:
+        """Say whether the image was not deleted since the fill began: a deleted fill goes on
+        for those who read it, and is for nobody else."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Let go of it; a second close does nothing."""
 
@@ -342,6 +347,10 @@ class Sink(abc.ABC):
     @abc.abstractmethod
     def wanted(self) -> int:
         """Give the furthest position at which a reader of another process waits; 0: nobody."""
+
+    @abc.abstractmethod
+    def is_current(self) -> bool:
+        """Say whether the image was not deleted since the fill began. Never raises."""
 
     @abc.abstractmethod
     def commit(self, record: Record) -> None:
@@ -458,6 +467,29 @@ class Driver(abc.ABC):
 
         :raises FillUnderWay: a living writer has it.
         :raises DriverError: the file cannot be made.
+        """
+
+    def begin_asking(self, image_id: str) -> bool:
+        """Become the one process that asks the app for an image, until :meth:`end_asking`. For
+        one thread of a process at a time. Never waits.
+
+        :return: whether no other process is; a driver that does not know says so too.
+        :raises DriverError: it cannot be found out.
+        """
+        return True
+
+    def end_asking(self, image_id: str) -> None:  # noqa: B027 (a driver may do without)
+        """Ask no more. Never raises."""
+
+    def is_asked_elsewhere(self, image_id: str) -> bool:
+        """Say whether another process asks the app for an image. Never raises."""
+        return False
+
+    @abc.abstractmethod
+    def has_fill(self, image_id: str) -> bool:
+        """Say whether a fill was begun that has not ended as an entry; somebody's or nobody's.
+
+        Costs little. Never raises.
         """
 
     @abc.abstractmethod

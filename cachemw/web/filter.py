@@ -172,7 +172,8 @@ class CacheFilter:
                 entry.close()
                 return _gateway_timeout(environ, start_response)
             return self._forward.revalidate(environ, start_response, entry, stored, decision)
-        status = "fwd=uri-miss; collapsed" if isinstance(entry, GrowingEntry) else "hit"
+        is_hit = not isinstance(entry, GrowingEntry) or entry.is_verified
+        status = "hit" if is_hit else "fwd=uri-miss; collapsed"
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
             self._forward.refresh(environ, record)

@@ -51,6 +51,9 @@ class GrowingEntry:
         announced = growing.record
         assert announced is not None
         self.image_id = growing.image_id
+        self.growing = growing
+        #: Whether it is as good as an entry.
+        self.is_verified = growing.is_verified
         self.length = growing.length
         self.size = self.length or 0
         self.record = dataclasses.replace(announced, size=self.size)

@@ -79,7 +79,9 @@ def answer(
     extra = (("Age", str(int(age))), cache_status(status))
     if not isinstance(entry, GrowingEntry):
         cache.count_hit(entry)
-    elif entry.length is None:
+    elif entry.is_verified:
+        entry.on_close = cache.counting_later(entry.growing, entry.record)
+    if isinstance(entry, GrowingEntry) and entry.length is None:
         stream = Stream(entry, BLOCK)
         return serve_stream(environ, start_response, stream, entry.close, representation, extra)
     return serve(environ, start_response, entry, representation, extra)

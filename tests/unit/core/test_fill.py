@@ -2,9 +2,11 @@
 
 import contextvars
 import hashlib
+import threading
 
 import pytest
 
+import cachemw.core.fill as fill_module
 from cachemw.core.checksum import Checksum
 from cachemw.core.fill import NEVER, Fill
 from cachemw.core.growing import FillFailed, FillLost, FillStalled
@@ -39,6 +41,9 @@ class FakeSink(Sink):
 
     def wanted(self):
         return 0
+
+    def is_current(self):
+        return True
 
     def pread(self, size, position):
         return self.data[position : position + size]
@@ -473,3 +478,30 @@ def _with(variable, value):
         return function()
 
     return run
+
+
+def test_end_of_a_large_image_does_not_wait_for_the_device(monkeypatch):
+    """What is right is as good as an entry; its hits count once it is one."""
+    monkeypatch.setattr(fill_module, "_LARGE", 4)
+    stored, counted = threading.Event(), []
+
+    class SlowSink(FakeSink):
+        def commit(self, record):
+            assert stored.wait(20)
+            super().commit(record)
+
+    sink, over = SlowSink(), threading.Event()
+    fill = shared(sink, ended=lambda fill: over.set())
+    leader = begin(fill, Source(b"ab", b"cd"), 4)
+
+    assert b"".join(leader) == b"abcd"
+    leader.close()
+    assert (fill.is_verified, fill.is_over, fill.attend()) == (True, False, False)
+    assert sink.published == 4
+    assert read_all(fill.reader()) == b"abcd"
+    fill.count_hit(lambda: counted.append(fill.stored))
+    assert counted == []
+    stored.set()
+    assert over.wait(20)
+    assert sink.outcome == "committed"
+    assert counted == [True]
