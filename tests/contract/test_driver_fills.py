@@ -21,6 +21,7 @@ from .drivers import (
     pattern,
     read,
     record_of,
+    settled_descriptors,
     store,
 )
 
@@ -296,7 +297,7 @@ def test_a_closed_tail_gives_a_drivers_error_and_no_other_files_bytes(driver, ot
     sink = begin(driver, "cat")
     sink.write(BODY)
     sink.publish(100)
-    before = open_descriptors()
+    before = settled_descriptors()
     tail = other.tail("cat")
     tail.close()
     tail.close()
@@ -331,7 +332,7 @@ def test_fills_and_tails_leak_no_descriptors(driver, other):
             other.sums(entry)
 
     everything()
-    before = open_descriptors()
+    before = settled_descriptors()
     for _ in range(3):
         everything()
     assert open_descriptors() == before
