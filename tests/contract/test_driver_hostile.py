@@ -85,7 +85,7 @@ def test_a_hard_link_planted_while_filling_voids_the_fill(driver, victim):
     assert not driver.is_cached("cat")
 
 
-@pytest.mark.parametrize("name", ["incomplete", "invalid", "queue", ".records", ".lock"])
+@pytest.mark.parametrize("name", ["incomplete", "invalid", "queue", ".records", ".sums", ".lock"])
 def test_a_link_in_the_place_of_a_part_stops_the_start(driver_name, tmp_path, victim, name):
     directory, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
     directory.mkdir()
