@@ -510,6 +510,13 @@ class ImageCache:
         ``last_accessed``, ``last_modified`` (seconds since the epoch, UTC) and ``checksum``."""
         return self.driver.get_cached_images()
 
+    @concurrency.offloaded
+    def get_partial_images(self) -> list[dict[str, Any]]:
+        """List images of which only parts are there, by id: dicts with ``image_id``, ``size``
+        (bytes that are there), ``length`` (of the whole; ``None``: not known) and
+        ``last_modified``. They are no entries; whoever fetches one has the holes sent."""
+        return self.driver.get_partial_images()
+
     # Removing
 
     @concurrency.offloaded

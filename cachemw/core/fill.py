@@ -97,7 +97,6 @@ class Fill:
         self._is_resumable = False
         self._make_record: Callable[[int, str], Record]
         self._intake = Intake(image_id, None, room, ())
-        self._held = 0
         self._pumping = False
         self._abandoned = False
         self._is_given_up = False
