@@ -225,6 +225,10 @@ os.register_at_fork(after_in_child=_decide_again)
 # Waiting and threads of requests
 
 
+#: Seconds for which anybody waits at most: locks and hubs cannot count to infinity.
+_LONGEST = 86400.0
+
+
 class Waiter:
     """Lets one request's thread, or greenlet, wait until another of its kind wakes it.
 
@@ -246,8 +250,8 @@ class Waiter:
         self._semaphore.release()
 
     def wait(self, seconds: float) -> bool:
-        """Wait. :return: whether it was woken."""
-        return bool(self._semaphore.acquire(timeout=seconds))
+        """Wait, at most for a day. :return: whether it was woken."""
+        return bool(self._semaphore.acquire(timeout=min(seconds, _LONGEST)))
 
 
 def start_request_thread(function: Callable[[], object], name: str) -> None:

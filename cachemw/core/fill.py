@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from .. import concurrency
 from ..drivers.base import Part, Record, Sink
-from ..errors import FillError, LengthMismatch
+from ..errors import DriverError, FillError, LengthMismatch
 from .capacity import Room
 from .checksum import Checksum
 from .growing import MOST, FillFailed, FillLost, FillStalled
@@ -325,8 +325,8 @@ class Fill:
         error = self._error
         if error is None:
             return b""
-        if reader.is_leader:
-            raise error
+        if reader.is_leader and isinstance(error, Exception):
+            raise error  # what is not one was meant for the thread or greenlet that met it
         if _is_wrong(error) or not self._is_resumable:
             raise FillFailed(self.image_id, described(error)) from None
         raise FillLost(self.image_id, described(error)) from None
@@ -351,12 +351,20 @@ class Fill:
 
     def is_wanted_elsewhere(self) -> bool:
         """Say whether a reader in another process waits for more than it was shown."""
-        sink = self.sink
-        return sink is not None and sink.wanted() > self._intake.published
+        return self._wanted_elsewhere() > self._intake.published
 
     def _has_readers_elsewhere(self) -> bool:
         """Say whether readers in other processes ever waited; they may have left since."""
-        return self.sink is not None and self.sink.wanted() > 0
+        return self._wanted_elsewhere() > 0
+
+    def _wanted_elsewhere(self) -> int:
+        """Give the furthest position at which a reader in another process waits, as far as
+        anybody can say: the fill may be ending just now."""
+        sink = self.sink
+        try:
+            return 0 if sink is None else sink.wanted()
+        except DriverError:
+            return 0
 
     def attend(self) -> bool:
         """Do what other processes need soon. :return: whether somebody must pump for them, or
@@ -371,7 +379,8 @@ class Fill:
         if not self.is_movable or self._pumping:
             return False
         if self._readers:
-            return wanted
+            # What is not stored any more cannot be shown to others, and would only gather here.
+            return wanted and self._intake.failure is None
         if not self.is_worth_finishing() and now - self._wanted > _GRACE:
             self._abandoned = True
             return True
@@ -407,7 +416,8 @@ class Fill:
         finally:
             with self._lock:
                 # Whoever abandoned it meanwhile left the rest to us.
-                self._pumping = is_mine = self._abandoned and not self._over
+                is_mine = self._abandoned and not self._over and not self.is_verified
+                self._pumping = is_mine
             self._wake_all()
         if is_mine:
             self._pump(None)
@@ -419,7 +429,8 @@ class Fill:
         # Not by ``for``: it would call the iterator's own ``__iter__`` for each chunk.
         while (chunk := self._context.run(next, self._chunks, None)) is not None:
             if chunk:
-                return chunk
+                # Others are no bytes for WSGI, but many servers take them; and they may change.
+                return chunk if isinstance(chunk, bytes | Part) else bytes(memoryview(chunk))
         return None
 
     def _take(self, chunk: Chunk, reader: Reader | None) -> None:
@@ -486,12 +497,14 @@ class Fill:
         last, failure = self._last_reader, self._intake.failure
         if last is None or failure is None or self.sink is None:
             return
+        if self.sink.kept is not None:
+            return  # further parts are still to be read from the file
         if len(self._readers) == 1 and last.position >= self._intake.written:
             concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
 
     def _finish(self) -> None:
         """Verify and store; the app has given all it has."""
-        self._intake.work_off()
+        self._intake.end()
         if self.length is not None and self._received != self.length:
             raise _CutShort(
                 self.image_id,
@@ -520,9 +533,7 @@ class Fill:
         with self._lock:
             self.is_verified = True
             self._available = self._received
-        if self.sink is not None and self._intake.failure is None:
-            self._intake.limit = self._received
-            concurrency.run_blocking(self.sink.publish, self._received)
+        concurrency.run_blocking(self._intake.release, self._received)
 
     def _commit(self, checksum: str) -> None:
         try:
@@ -542,7 +553,11 @@ class Fill:
         if sink is None:
             return
         if self._intake.failure is not None:
-            concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
+            if sink.kept is not None:
+                # Its last part may be one that was kept: still to be read, so it is not freed.
+                concurrency.run_blocking(sink.leave, "not-stored")
+            else:
+                concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
             return
         try:
             record = self._make_record(self._received, checksum)
@@ -584,13 +599,15 @@ class Fill:
                 else:
                     concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         finally:
-            self._close_source()
-            self._end()
+            try:
+                self._close_source()
+            finally:
+                self._end()
 
     def _settle(self) -> bool:
         """Have what came written. :return: whether all of it is."""
         try:
-            self._intake.work_off()
+            self._intake.end()
         except Exception as exc:
             log.warning("%s: %s", self.image_id, described(exc))
             return False

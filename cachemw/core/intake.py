@@ -57,6 +57,7 @@ class Intake:
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self._pipeline: Pipeline[_Work] | None = None
+        self._is_ended = False
         # Held while blocks are handed over; who only flushes does not wait for it.
         self._lock = concurrency.Lock()
 
@@ -83,6 +84,8 @@ class Intake:
         """Have what is gathered written soon, since other processes wait for it."""
         if self._lock.acquire(blocking=False):
             try:
+                if self._is_ended:
+                    return
                 if self._gathered:
                     self._hand_over()
                 elif self._is_idle():
@@ -95,17 +98,31 @@ class Intake:
 
         :raises Exception: it could not be hashed.
         """
-        if self._pipeline is not None:
-            with self._lock:
+        work = None
+        with self._lock:
+            # In one step: who flushes may begin a pipeline at any time.
+            pipeline = self._pipeline
+            if pipeline is not None:
                 self._hand_over()
-            self._pipeline.drain()
-            for error in self._pipeline.errors:
+            elif self._gathered:
+                work = self._take_gathered()
+        if pipeline is not None:
+            pipeline.drain()
+            for error in pipeline.errors:
                 if error is not None:
                     raise error
-        elif self._gathered:
-            with self._lock:
-                start, block = self._take_gathered()
-            concurrency.run_blocking(self._work_on, start, block)
+        elif work is not None:
+            concurrency.run_blocking(self._work_on, *work)
+
+    def end(self) -> None:
+        """Have everything that was taken in hashed and written; then who flushes does nothing,
+        since it would tell of fewer bytes than whoever ends the sink.
+
+        :raises Exception: it could not be hashed.
+        """
+        with self._lock:
+            self._is_ended = True
+        self.work_off()
 
     def verify(self) -> str:
         """Compare all that came with the checksums promised.
@@ -188,9 +205,19 @@ class Intake:
 
     def _publish(self) -> None:
         readable = min(self.written, self.limit)
-        if self._sink is not None and readable > self.published:
-            self.published = readable
+        if self._sink is None or self.failure is not None or readable <= self.published:
+            return
+        try:
             self._sink.publish(readable)
+        except Exception as exc:
+            self.failure = not_cached(self.image_id, exc)
+            return
+        self.published = readable
+
+    def release(self, size: int) -> None:
+        """Let readers in other processes have all of an image that was found right."""
+        self.limit = size
+        self._publish()
 
 
 def not_cached(image_id: str, exc: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import threading
 
 import pytest
@@ -213,3 +214,10 @@ def test_an_image_is_filled_in_the_mode_that_is_named(tmp_path, restored):
 
     assert cache.cache_image_iter("cat", [b"meow"])
     cache.close()
+
+
+def test_who_would_wait_for_ever_is_woken_all_the_same():
+    waiter = concurrency.Waiter()
+    waiter.wake()
+
+    assert waiter.wait(math.inf)

@@ -11,8 +11,8 @@ from cachemw.core.checksum import Checksum
 from cachemw.core.fill import NEVER, Fill
 from cachemw.core.growing import FillFailed, FillLost, FillStalled
 from cachemw.core.intake import BLOCK
-from cachemw.drivers.base import Part, Record, Sink
-from cachemw.errors import CacheFull, ChecksumMismatch, LengthMismatch
+from cachemw.drivers.base import Kept, Part, Record, Sink
+from cachemw.errors import CacheFull, ChecksumMismatch, DriverError, LengthMismatch
 
 
 class FakeSink(Sink):
@@ -505,6 +505,159 @@ def test_end_of_a_large_image_does_not_wait_for_the_device(monkeypatch):
     assert over.wait(20)
     assert sink.outcome == "committed"
     assert counted == [True]
+
+
+class WantedSink(FakeSink):
+    """A reader in another process waits for all of it."""
+
+    def wanted(self):
+        return 10**9
+
+
+def test_what_is_not_stored_any_more_is_not_gathered_for_other_processes():
+    """Nothing of it could be shown to them."""
+    sink = WantedSink(fail_write_at=0)
+    source = Source(*[bytes(BLOCK)] * 200)
+    fill = shared(sink)
+    leader = begin(fill, source, 200 * BLOCK, is_resumable=True)
+    next(leader)
+
+    for _ in range(100):
+        fill.pump_on()
+
+    assert sum(map(len, fill._recent)) < 64 * BLOCK
+    assert sum(map(len, leader)) == 199 * BLOCK
+
+
+def test_kept_parts_are_read_to_the_end_where_what_is_between_cannot_be_stored():
+    """Its file is not freed under the one reader that goes on."""
+
+    class KeptSink(FakeSink):
+        kept = Kept(Record("cat", 0, ""), 5 * BLOCK, (Part(3 * BLOCK, 5 * BLOCK),))
+
+        def rollback(self, reason, keep=True):
+            super().rollback(reason, keep)
+            self.data = b""
+
+    body = bytes(3 * BLOCK) + b"x" * 2 * BLOCK
+    sink = KeptSink(fail_write_at=0)
+    sink.data = body
+    chunks = [bytes(BLOCK)] * 3
+    parts = [Part(3 * BLOCK, 4 * BLOCK), Part(4 * BLOCK, 5 * BLOCK)]
+    leader = begin(shared(sink), Source(*chunks, *parts), 5 * BLOCK, (md5(body),))
+
+    assert b"".join(leader) == body
+    assert not leader.stored
+
+
+def test_fill_that_failed_is_over_also_if_closing_the_app_is_interrupted():
+    """Else the next reader would take the app's end for the image's."""
+
+    class Interrupted(Source):
+        def close(self):
+            super().close()
+            raise GeneratorExit
+
+    sink, source = FakeSink(), Interrupted(b"ab", b"cd", OSError("gone"))
+    fill = shared(sink)
+    leader, follower = begin(fill, source), fill.reader()
+    assert next(leader) == b"ab"
+    with pytest.raises(GeneratorExit):
+        next(leader)
+
+    assert fill.is_over
+    with pytest.raises(OSError, match="gone"):
+        next(leader)
+    with pytest.raises(FillFailed):
+        follower.read(2, 10, 5)
+    assert (source.closed, fill.stored) == (1, False)
+
+
+def test_what_interrupts_one_reader_is_not_raised_for_the_leader():
+    sink, source = FakeSink(), Source(b"ab", GeneratorExit())
+    fill = shared(sink)
+    leader, follower = begin(fill, source, 4), fill.reader()
+    assert follower.read(0, 10, 5) == b"ab"
+    with pytest.raises(GeneratorExit):
+        follower.read(2, 10, 5)
+
+    assert next(leader) == b"ab"
+    with pytest.raises(FillFailed, match="GeneratorExit"):
+        next(leader)
+
+
+def test_cache_that_is_closed_does_not_end_what_is_just_being_stored(monkeypatch):
+    monkeypatch.setattr(fill_module, "_LARGE", 4)
+    stored, over = threading.Event(), threading.Event()
+
+    class SlowSink(FakeSink):
+        def commit(self, record):
+            assert stored.wait(20)
+            super().commit(record)
+
+    class Stopping(Source):
+        def close(self):
+            super().close()
+            fill.stop()
+
+    sink, source = SlowSink(), Stopping(b"ab", b"cd")
+    fill = shared(sink, finish_from=0.0, ended=lambda fill: over.set())
+    begin(fill, source, 4).close()
+    fill.pump_on()
+    stored.set()
+
+    assert over.wait(20)
+    assert (sink.outcome, source.closed) == ("committed", 1)
+
+
+def test_fill_ends_although_nobody_can_say_who_waits_elsewhere():
+    """Its state may just be closed, by the thread that ends it."""
+
+    class Closed(FakeSink):
+        def wanted(self):
+            raise DriverError("cat", "bad file descriptor")
+
+    source = Source(b"ab")
+    fill = shared(Closed())
+    begin(fill, source, 4).close()
+
+    assert (fill.is_over, source.closed) == (True, 1)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_app_may_give_what_only_looks_like_bytes(kind):
+    """PEP 3333 has it give bytes; many servers take the others, and so they are taken here."""
+    sink = FakeSink()
+
+    assert b"".join(fill_of(Source(kind(b"ab"), kind(b"cd")), sink, 4)) == b"abcd"
+    assert sink.data == b"abcd"
+
+
+def test_app_may_use_a_buffer_again():
+    buffer = bytearray(b"ab")
+
+    def source():
+        for value in b"xyz":
+            buffer[:] = bytes([value, value])
+            yield buffer
+
+    sink = FakeSink()
+    assert b"".join(fill_of(source(), sink, 6)) == b"xxyyzz"
+    assert sink.data == b"xxyyzz"
+
+
+def test_who_cannot_be_told_of_bytes_costs_the_copy_and_not_the_response():
+    class Silent(FakeSink):
+        def publish(self, readable):
+            raise CacheFull("cat", "no space left on device")
+
+    sink = Silent()
+    body = bytes(3 * BLOCK)
+    fill = fill_of(Source(*[bytes(BLOCK)] * 3), sink, len(body))
+
+    assert b"".join(fill) == body
+    assert not fill.stored
+    assert sink.outcome.startswith("could not be written")
 
 
 def test_who_waits_in_vain_for_the_answer_ends_nothing():
