@@ -205,6 +205,7 @@ async def ask(port: int, target: str) -> None:
     writer.write(f"POST {target} HTTP/1.1\r\nHost: origin\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     writer.close()
+    await writer.wait_closed()
 
 
 # The storm itself
