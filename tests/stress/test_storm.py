@@ -81,6 +81,10 @@ CHOICES: dict[str, list[Any]] = {
     "range_miss": ["pass", "fill"],
 }
 
+#: What is asked for when all is over, 14 MB together: in ways that change nothing.
+CALM_IMAGES = range(36)
+CALM_OPERATIONS = ("whole", "range", "parts", "unchanged", "head", "leave")
+
 #: In the cache directory beside entries, once all is over.
 OWN_FILES = {"incomplete", "invalid", "queue", ".records", ".lock", ".deletions"}
 INDEX_FILES = {"cache.db", "cache.db-wal", "cache.db-shm"}
@@ -332,16 +336,23 @@ def counted(cache: ImageCache) -> Counter[int]:
 def check_hits(storm: Storm, server: Server, clients: Clients) -> None:
     """No hit of the storm was counted twice, and in the calm after it each one once."""
     with opened(storm) as cache:
-        before = settled(cache)
-        for number, hits in before.items():
+        for number, hits in settled(cache).items():
             known = clients.hits[number] + clients.unseen[number]
             assert hits <= known, f"image {number}: {hits} hits, {known} were seen or could be"
+        # The last fills may have been given up on a full disk: now there is room for these.
+        first = Clients(server.address, storm.seed)
+        first.floors = clients.floors
+        asyncio.run(be_calm(first, CALM_IMAGES, ["whole"]))
+        assert not first.wrong, listed(first.wrong)
+        assert not first.failures, listed(first.failures)
+        before = settled(cache)
+        assert set(before) >= set(CALM_IMAGES)
         calm = Clients(server.address, f"{storm.seed} calm")
         calm.floors = clients.floors
-        asyncio.run(be_calm(calm, sorted(before)))
+        asyncio.run(be_calm(calm, CALM_IMAGES, CALM_OPERATIONS))
         assert not calm.wrong, listed(calm.wrong)
         assert not calm.failures, listed(calm.failures)
-        assert sum(calm.hits.values()) > 3 * len(before)
+        assert calm.hits.total() >= (len(CALM_OPERATIONS) - 1) * len(CALM_IMAGES)
         expected = before + calm.hits
         deadline = time.monotonic() + 10
         while counted(cache) != expected and time.monotonic() < deadline:
@@ -355,12 +366,12 @@ def settled(cache: ImageCache) -> Counter[int]:
     return counted(cache)
 
 
-async def be_calm(clients: Clients, cached: list[int]) -> None:
-    """Ask for what is cached in every way that does not change it."""
+async def be_calm(clients: Clients, images: Sequence[int], operations: Sequence[str]) -> None:
+    """Do one thing after the other with all images at once."""
     choice = random.Random("calm")
-    for operation in ("whole", "range", "parts", "unchanged", "head", "leave"):
+    for operation in operations:
         async with asyncio.TaskGroup() as group:
-            for number in cached:
+            for number in images:
                 group.create_task(clients.do(operation, number, choice))
 
 
