@@ -1,11 +1,14 @@
 """The WSGI apps that are measured, made by the server from environment variables.
 
 ``BENCH_IMAGES`` is the directory of images, ``BENCH_CACHE`` the cache
-directory, ``BENCH_DURABILITY`` the option of that name.
+directory, ``BENCH_DURABILITY`` the option of that name, ``BENCH_UPSTREAM`` the
+URL of an origin, and ``BENCH_OPTIONS`` more of the filter's options as JSON;
+``verified`` has another ``verify_reads`` than ``cached``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -50,16 +53,32 @@ def iterated() -> App:
     return without_wrapper
 
 
-def cached() -> App:
+def verified() -> App:
+    """The images app behind a cache that checks all it sends."""
+    return cached(verify_reads="always")
+
+
+def cached(**options: str) -> App:
     """The images app behind the cache."""
+    return _behind_the_cache(images(), **options)
+
+
+def proxied() -> App:
+    """An HTTP server behind the cache."""
+    from cachemw.web.apps.proxy import ProxyApp
+
+    return _behind_the_cache(ProxyApp(os.environ["BENCH_UPSTREAM"]))
+
+
+def _behind_the_cache(app: App, **more: str) -> App:
     from cachemw import CacheFilter
 
-    return CacheFilter(
-        images(),
-        dir=os.environ["BENCH_CACHE"],
-        driver="sqlite",
-        content_types="*/*",
-        max_size="1TiB",
-        min_free=0,
-        durability=os.environ.get("BENCH_DURABILITY", "data"),
-    )
+    options = {
+        "dir": os.environ["BENCH_CACHE"],
+        "driver": "sqlite",
+        "content_types": "*/*",
+        "max_size": "1TiB",
+        "min_free": 0,
+        "durability": os.environ.get("BENCH_DURABILITY", "data"),
+    }
+    return CacheFilter(app, **options | more | json.loads(os.environ.get("BENCH_OPTIONS", "{}")))

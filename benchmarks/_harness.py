@@ -31,7 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 HERE = Path(__file__).resolve().parent
 
@@ -174,9 +174,9 @@ class Server:
 
 @contextlib.contextmanager
 def gunicorn(
-    app: str, settings: Mapping[str, str], log: Path, *, threads: int = 8
+    app: str, settings: Mapping[str, str], log: Path, *, threads: int = 8, workers: int = 1
 ) -> Iterator[Server]:
-    """Run an app of ``_apps.py`` under gunicorn: gthread, one worker.
+    """Run an app of ``_apps.py`` under gunicorn: gthread.
 
     :param settings: environment variables that the app reads.
     :param log: file for what the server says.
@@ -187,11 +187,19 @@ def gunicorn(
             # -P: what is measured is what is installed, whatever the working directory holds.
             *(sys.executable, "-P", "-m", "gunicorn", f"_apps:{app}()", "--chdir", str(HERE)),
             *("--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"),
-            *("--workers", "1", "--threads", str(threads), "--keep-alive", "75"),
-            *("--timeout", "600", "--log-level", "warning", "--no-control-socket"),
+            *("--workers", str(workers), "--threads", str(threads), "--keep-alive", "75"),
+            *(
+                "--timeout",
+                "600",
+                "--graceful-timeout",
+                "5",
+                "--log-level",
+                "warning",
+                "--no-control-socket",
+            ),
         ]
 
-    with _running(f"gunicorn {app}", command, settings, log) as server:
+    with running(f"gunicorn {app}", command, settings, log) as server:
         yield server
 
 
@@ -226,7 +234,7 @@ def uwsgi(
             *(["--virtualenv", sys.prefix] if sys.prefix != sys.base_prefix else []),
         ]
 
-    with _running(f"uWSGI {app}", command, settings, log) as server:
+    with running(f"uWSGI {app}", command, settings, log) as server:
         yield server
 
 
@@ -247,12 +255,20 @@ def servers() -> list[str]:
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     name: str,
     command: Callable[[int], list[str]],
     settings: Mapping[str, str],
     log: Path,
 ) -> Iterator[Server]:
+    """Run a server that listens on a port of our choice.
+
+    :param name: how the table calls it.
+    :param command: for a port.
+    :param settings: environment variables.
+    :param log: file for what it says.
+    :raises BenchmarkError: it does not start.
+    """
     environment = {**os.environ, **settings, "PYTHONDONTWRITEBYTECODE": "1"}
     # Between choosing a port and binding it somebody else may take it.
     for _ in range(5):
@@ -430,15 +446,18 @@ def _client(url: str, *options: str) -> Load:
 # Turns
 
 
-def in_turns(rounds: int, measures: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+Figure = TypeVar("Figure")
+
+
+def in_turns(rounds: int, measures: Mapping[str, Callable[[], Figure]]) -> dict[str, list[Figure]]:
     """Measure each, again and again.
 
     Every second round goes backwards, so that none is always first.
 
-    :param measures: by name; each gives one figure.
+    :param measures: by name; each gives one figure, or several that belong together.
     :return: the figures of each, one a round.
     """
-    figures: dict[str, list[float]] = {name: [] for name in measures}
+    figures: dict[str, list[Figure]] = {name: [] for name in measures}
     for number in range(rounds):
         names = list(measures)
         for name in names if number % 2 == 0 else reversed(names):

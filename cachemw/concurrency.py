@@ -222,6 +222,58 @@ def _decide_again() -> None:
 os.register_at_fork(after_in_child=_decide_again)
 
 
+# Waiting and threads of requests
+
+
+class Waiter:
+    """Lets one request's thread, or greenlet, wait until another of its kind wakes it.
+
+    Unlike :class:`Alarm` it lets the hub's other requests go on. Only request
+    threads (or a thread of :func:`start_request_thread`) may wake it.
+    """
+
+    __slots__ = ("_semaphore",)
+
+    def __init__(self) -> None:
+        if is_green():
+            self._semaphore = _make_semaphore()
+        else:
+            self._semaphore = Lock()
+            self._semaphore.acquire()
+
+    def wake(self) -> None:
+        """Wake it, now or when it next waits; once."""
+        self._semaphore.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait. :return: whether it was woken."""
+        return bool(self._semaphore.acquire(timeout=seconds))
+
+
+def start_request_thread(function: Callable[[], object], name: str) -> None:
+    """Run a function beside the requests, as a thread or greenlet of their kind, so that it
+    may call the app.
+
+    :raises RuntimeError: there can be no more threads.
+    """
+    if not is_green():
+        start_thread(function, name=name)
+    elif _green_mode() == "eventlet":
+        importlib.import_module("eventlet").spawn_n(function)
+    else:
+        importlib.import_module("gevent").spawn(function)
+
+
+def _green_mode() -> str:
+    return _patched_by() if _mode == "auto" else _mode
+
+
+def _make_semaphore() -> Any:
+    """Give a semaphore of the hub's, taken, with ``acquire(timeout=)`` and ``release()``."""
+    module = "eventlet.semaphore" if _green_mode() == "eventlet" else "gevent.lock"
+    return importlib.import_module(module).Semaphore(0)
+
+
 # Calls
 
 

@@ -1,8 +1,8 @@
 """Real WSGI servers on loopback, and a client that sees every byte.
 
 The client reads HTTP/1.1 by itself, so that it can tell a transfer that came
-to its end from one that broke off. Nothing sleeps: a server is ready when it
-takes connections, and is ended by its own process id.
+to its end from one that broke off. A server is ready when it answers, and is
+ended by its own process id.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -108,6 +109,11 @@ class Client:
         self._file.close()
         self.socket.close()
 
+    @property
+    def received(self) -> int:
+        """Bytes of the body that :meth:`finish` has read by now, for other threads to look at."""
+        return sum(map(len, self._body))
+
     def finish(self) -> Reply:
         """Read to the end."""
         try:
@@ -186,35 +192,102 @@ def gunicorn(
     environ: Mapping[str, str] | None = None,
     python: str = sys.executable,
     patience: float = PATIENCE,
+    worker_class: str = "gthread",
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """Run gunicorn with threads on a free port, in a process group of its own.
+    """Run gunicorn on a free port, in a process group of its own.
 
     :param app: ``module:callable`` or ``module:factory()``.
     :param log: file for all that it says.
     :param environ: set beside this process's own environment.
     :param python: the interpreter that has gunicorn and the app.
     :param patience: seconds that it may take to start.
+    :param options: more of gunicorn's own.
     """
     # The listener is made here and handed down, so that its port cannot be somebody else's.
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener, open(log, "ab") as output:
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         arguments = ["--workers", str(workers), "--threads", str(threads), "--worker-class"]
-        arguments += ["gthread", "--bind", f"fd://{listener.fileno()}", "--graceful-timeout", "5"]
-        process = subprocess.Popen(
-            [python, "-m", "gunicorn", *arguments, "--no-control-socket", app],
+        arguments += [worker_class, "--bind", f"fd://{listener.fileno()}", *options]
+        arguments += ["--graceful-timeout", "5", "--no-control-socket", app]
+        process = _start([python, "-m", "gunicorn", *arguments], log, environ, [listener.fileno()])
+        address = listener.getsockname()
+    with _running(process, address, log, patience) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def uwsgi(
+    app: str,
+    log: Path,
+    *,
+    workers: int = 1,
+    threads: int = 8,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run uWSGI on a free port: forks after the app is loaded, each process with threads."""
+    address = ("127.0.0.1", _free_port())
+    command = [
+        *(uwsgi_path(), "--http11-socket", f"{address[0]}:{address[1]}", "--module", app),
+        *("--master", "--processes", str(workers), "--threads", str(threads)),
+        *("--die-on-term", "--disable-logging", "--need-app"),
+        *("--home", sys.prefix, "--pythonpath", str(ROOT)),
+    ]
+    with _running(_start(command, log, environ), address, log, PATIENCE) as server:
+        yield server
+
+
+def uwsgi_path() -> str:
+    """Where uWSGI is, if it is installed: on ``PATH`` or next to this Python."""
+    return shutil.which("pyuwsgi") or str(Path(sys.executable).with_name("pyuwsgi"))
+
+
+@contextlib.contextmanager
+def waitress_process(
+    app: str, log: Path, *, threads: int = 8, environ: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run waitress on a free port, in a process of its own."""
+    address = ("127.0.0.1", _free_port())
+    listen = f"--listen={address[0]}:{address[1]}"
+    command = [sys.executable, "-m", "waitress", listen, f"--threads={threads}", app]
+    with _running(_start(command, log, environ), address, log, PATIENCE) as server:
+        yield server
+
+
+def _start(
+    command: Sequence[str],
+    log: Path,
+    environ: Mapping[str, str] | None,
+    descriptors: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            command,
             cwd=ROOT,
             env={**os.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=[listener.fileno()],
+            pass_fds=descriptors,
             start_new_session=True,
         )
-        address = listener.getsockname()
+
+
+@contextlib.contextmanager
+def _running(
+    process: subprocess.Popen[bytes], address: tuple[str, int], log: Path, patience: float
+) -> Iterator[Server]:
     try:
         _wait_until_it_answers(address, process, log, patience)
         yield Server(address, process.pid, log)
     finally:
         _end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _wait_until_it_answers(
@@ -227,6 +300,7 @@ def _wait_until_it_answers(
         with contextlib.suppress(OSError, BrokenOff):
             Client(address, "/", method="OPTIONS").finish()
             return
+        time.sleep(0.02)
     raise AssertionError(f"no answer: {log.read_text()}")
 
 

@@ -4,7 +4,7 @@ What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
 Imports: concurrency, errors, names, core.capacity, core.checksum, core.config,
-core.fill, core.hot, drivers._hits, drivers.base.
+core.fill, core.fills, core.growing, core.hot, core.verified, drivers._hits, drivers.base.
 """
 
 from __future__ import annotations
@@ -15,20 +15,36 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sink
-from ..errors import BadDriverConfiguration, DriverError, ImageNotFound
+from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sums
+from ..errors import BadDriverConfiguration, DriverError, FillUnderWay, ImageNotFound
 from ..names import check_image_id
 from .capacity import Capacity, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
-from .fill import Fill
+from .fill import NEVER, Chunk, Fill, Reader
+from .fills import Fills
+from .growing import Growing, GrowingReader
 from .hot import HotImages
+from .verified import VerifiedEntry
 
 log = concurrency.get_logger(__name__)
+
+#: Seconds before who could neither lead nor follow looks again.
+_MOMENT = 0.01
+
+
+class Joined(NamedTuple):
+    """Who has an image: an entry, a fill under way (with a reader), or the caller, who leads."""
+
+    entry: Entry | MemoryEntry | None = None
+    growing: Growing | None = None
+    reader: GrowingReader | None = None
+    lead: Fill | None = None
+
 
 #: Bytes read at a time from a file that is cached or verified.
 BLOCK = 2**20
@@ -74,6 +90,7 @@ class ImageCache:
             max_image_size=settings.max_image_size,
             min_free=settings.min_free,
         )
+        self._fills = Fills(self.driver, self.capacity)
         # Whoever wants every answer verified wants it read from the disk.
         verified = settings.verify_reads == "always"
         self._hot = HotImages(self.driver, 0 if verified else settings.memory_size)
@@ -145,9 +162,10 @@ class ImageCache:
         :return: whether it has it now; trouble is logged.
         """
         try:
-            if isinstance(entry, Entry):
+            if isinstance(entry, Entry) and not entry.is_checked:
                 return self.driver.update(entry, record)
             with self.driver.open_for_read(record.image_id, record.variant) as opened:
+                assert entry.record is not None
                 known = entry.record.stored, entry.record.checksum
                 if opened.record is None or (opened.record.stored, opened.record.checksum) != known:
                     return False  # replaced or renewed meanwhile
@@ -170,7 +188,12 @@ class ImageCache:
             log.warning("cannot look up %s", exc)
             return None
         try:
-            if entry.record is None or self._is_intact(entry, entry.record):
+            if entry.record is None:
+                return entry
+            sums = self._sums(entry)
+            if sums is not None:
+                return VerifiedEntry(entry, sums, self.driver)
+            if self._is_intact(entry, entry.record):
                 self._hot.offer(entry)
                 return entry
         except (OSError, DriverError) as exc:
@@ -186,6 +209,23 @@ class ImageCache:
         driver, image_id = self.driver, entry.image_id
         variant = 0 if entry.record is None else entry.record.variant
         entry.on_close = lambda: driver.record_hit(image_id, time.time(), variant)
+
+    def counting_later(self, growing: Growing, record: Record) -> Callable[[], None]:
+        """Give what counts one hit of an image that is about to be an entry."""
+        driver = self.driver
+
+        def count() -> None:
+            now = time.time()
+            growing.count_hit(lambda: driver.record_hit(record.image_id, now, record.variant))
+
+        return count
+
+    def _sums(self, entry: Entry) -> Sums | None:
+        """Give what a hit's bytes are checked with as they are sent; ``None``: they are not,
+        or it has none that can be trusted."""
+        if self.settings.verify_reads != "always" or entry.is_suspect:
+            return None
+        return self.driver.sums(entry)
 
     def _is_intact(self, entry: Entry, record: Record) -> bool:
         mode = self.settings.verify_reads
@@ -224,50 +264,133 @@ class ImageCache:
 
     # Fills
 
+    def join(
+        self,
+        image_id: str,
+        selects: Callable[[Record], bool],
+        *,
+        patience: float,
+        may_lead: bool,
+        finish_from: float = NEVER,
+        is_movable: bool = False,
+    ) -> Joined:
+        """Find who has an image that is not stored: a fill under way, or the caller.
+
+        :param selects: whether an image, or a variant of it, is the one that is asked for.
+        :param patience: seconds to wait for the app's answer to somebody else.
+        :param may_lead: whether the caller will ask the app, and have its answer stored.
+        :param finish_from: as for :class:`~cachemw.core.fill.Fill`, if it does.
+        :return: what was found; empty: the caller asks the app for himself.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            for growing in self._fills.under_way(image_id):
+                joined = self._follow(growing, selects, deadline if may_lead else 0.0)
+                if joined is not None:
+                    return joined
+            if not may_lead:
+                return Joined()
+            lead = self._fills.claim(image_id, finish_from=finish_from, is_movable=is_movable)
+            if lead is not None:
+                entry = self.lookup(image_id, selects)  # stored since the caller looked
+                if entry is None:
+                    return Joined(lead=lead)
+                lead.decline("")
+                return Joined(entry=entry)
+            if time.monotonic() >= deadline:
+                return Joined()
+            concurrency.Waiter().wait(_MOMENT)
+
+    def _follow(
+        self, growing: Growing, selects: Callable[[Record], bool], deadline: float
+    ) -> Joined | None:
+        """Follow a fill if it is the one that is asked for.
+
+        :return: ``None``: it ended, and left nothing to be known of the image.
+        """
+        reader = growing.reader()
+        try:
+            growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
+            record = growing.record
+            if record is not None and selects(record):
+                return Joined(growing=growing, reader=reader)
+        except BaseException:
+            reader.close()
+            raise
+        reader.close()
+        if record is None and growing.is_over and not growing.declined:
+            return None
+        return Joined(entry=self.lookup(growing.image_id, selects))
+
     def start_fill(
         self,
         image_id: str,
-        source: Iterable[bytes],
+        source: Iterable[Chunk],
         record: Record,
         *,
+        lead: Fill | None = None,
         length: int | None = None,
         expected: tuple[Checksum, ...] = (),
-    ) -> Fill:
+        is_resumable: bool = False,
+        keep: bool = False,
+    ) -> Reader:
         """Begin to store what an app sends.
 
-        :param source: its chunks; closed by the fill.
+        :param source: its chunks, and parts that are kept; closed by the fill.
         :param record: what is known before the first byte; size and checksum are filled in.
+        :param lead: the fill that the caller has claimed; ended here if this raises.
         :param length: bytes promised, or ``None``.
         :param expected: checksums promised, the strongest first.
+        :param is_resumable: whether the app can be asked for the rest of this version.
+        :param keep: whether it goes on with what is kept, of which ``source`` has the parts.
+        :return: the leading reader.
         :raises CacheFull: there is no room for it.
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
-        room = Room(self.capacity, image_id, length)
-        sink = concurrency.run_blocking(
-            self._open_sink, image_id, record.variant, room, undo=_roll_back
-        )
-
-        def make_record(size: int, checksum: str) -> Record:
-            return dataclasses.replace(record, image_id=image_id, size=size, checksum=checksum)
-
-        return Fill(
-            image_id,
+        fill = lead or self._fills.claim(image_id)
+        if fill is None:
+            raise FillUnderWay(image_id, "is being filled already")
+        try:
+            concurrency.run_blocking(self._make_ready, fill, record, length, keep)
+        except BaseException as exc:
+            fill.decline(exc.reason if isinstance(exc, DriverError) else "error")
+            raise
+        self._fills.forget_declined(image_id)
+        return fill.begin(
             source,
-            sink,
-            room,
+            record,
             length=length,
             expected=expected,
-            make_record=make_record,
+            make_record=_completing(record),
+            is_resumable=is_resumable,
         )
 
-    def _open_sink(self, image_id: str, variant: int, room: Room) -> Sink:
-        sink = self.driver.start_fill(image_id, variant)
-        try:
-            room.begin(sink)
-        except BaseException as exc:
-            sink.rollback(str(exc), keep=False)
-            raise
-        return sink
+    def _make_ready(self, fill: Fill, record: Record, length: int | None, keep: bool) -> None:
+        """Have a fill's file ready for what the app answered."""
+        sink = fill.sink
+        assert sink is not None
+        if record.variant:
+            # It was claimed before anybody knew which variant comes.
+            fill.sink = self.driver.start_fill(fill.image_id, record.variant)
+            sink.leave("variant")
+            sink.close()
+            sink = fill.sink
+        fill.room = Room(self.capacity, fill.image_id, length)
+        sink.announce(record, length, keep)
+        fill.room.begin(sink)
+
+    def decline(self, lead: Fill, word: str, is_lasting: bool) -> None:
+        """End a fill whose answer is not stored.
+
+        :param is_lasting: whether other answers for it will not be either, for a while.
+        """
+        if is_lasting:
+            self._fills.remember_declined(lead.image_id)
+        lead.decline(word)
+
+    def was_declined(self, image_id: str) -> bool:
+        """Say whether an image's answer was not stored a short while ago."""
+        return self._fills.was_declined(image_id)
 
     def get_caching_iter(
         self, image_id: str | int, image_checksum: str | None, image_iter: Iterable[bytes]
@@ -296,14 +419,9 @@ class ImageCache:
             return self.start_fill(image_id, image_iter, record, expected=expected)
         except DriverError as exc:
             log.warning("not cached: %s", exc)
-        return Fill(
-            image_id,
-            image_iter,
-            None,
-            Room(self.capacity, image_id, None),
-            length=None,
-            expected=expected,
-            make_record=lambda size, checksum: record,
+        unstored = Fill(image_id, None, Room(self.capacity, image_id, None))
+        return unstored.begin(
+            image_iter, record, length=None, expected=expected, make_record=_completing(record)
         )
 
     def cache_image_iter(
@@ -317,7 +435,7 @@ class ImageCache:
         if not self.driver.is_cacheable(image_id):
             return False
         fill = self.cache_tee_iter(image_id, image_iter, image_checksum)
-        assert isinstance(fill, Fill)
+        assert isinstance(fill, Reader)
         with contextlib.closing(fill):
             for _ in fill:
                 pass
@@ -468,8 +586,9 @@ def _close(entry: Entry | MemoryEntry | None) -> None:
         entry.close()
 
 
-def _roll_back(sink: Sink) -> None:
-    sink.rollback("the request was given up before it began", keep=False)
+def _completing(record: Record) -> Callable[[int, str], Record]:
+    """Give what makes a record whole once size (bytes) and checksum are known."""
+    return lambda size, checksum: dataclasses.replace(record, size=size, checksum=checksum)
 
 
 def _configured_driver(settings: Settings) -> Driver:

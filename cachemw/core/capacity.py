@@ -70,6 +70,16 @@ class Capacity:
         if wanted > usage or self._driver.evict(wanted)[1] < wanted:
             raise CacheFull(image_id, f"no room within the bounds: {wanted} bytes are missing")
 
+    def relieve(self, image_id: str, wanted: int) -> None:
+        """Evict what makes so much room on a device that others have filled.
+
+        :raises CacheFull: there is nothing to evict.
+        """
+        self._driver.flush_hits()
+        with self._driver.exclusive():
+            if not self._driver.evict(wanted)[1]:
+                raise CacheFull(image_id, "the disk is full, and there is nothing to evict")
+
     def prune(self, max_size: int | None = None) -> tuple[int, int]:
         """Evict until the cache fits.
 
@@ -102,16 +112,22 @@ class Room:
         """
         self._reserve(sink, self._step() if self._length is None else self._length)
 
-    def extend(self, sink: Sink, more: int) -> None:
-        """Set aside what ``more`` bytes need beyond what is there already.
+    def extend(self, sink: Sink, needed: int) -> None:
+        """Set aside what an image of ``needed`` bytes or more takes.
 
         :raises CacheFull: there is no room; the fill should end.
         """
-        needed = sink.written + more
         if needed > self._reserved:
             # A step must not refuse an image that may end within it.
             step = min(self._reserved + self._step(), self._capacity.max_image_size)
             self._reserve(sink, max(needed, step))
+
+    def relieve(self, wanted: int) -> None:
+        """Free bytes on a device that is full, though the bounds are not reached.
+
+        :raises CacheFull: there is nothing to evict.
+        """
+        self._capacity.relieve(self._image_id, max(wanted, self._step()))
 
     def _step(self) -> int:
         # A small cache should not be emptied for an image that may be small too.

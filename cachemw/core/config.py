@@ -155,6 +155,23 @@ def parse_authorize(value: str) -> str:
     raise ValueError("expected off, app or python:MODULE:FUNCTION")
 
 
+def parse_on_abort(value: str | float) -> float:
+    """Read from when on a fill is finished that lost its clients.
+
+    :return: share of the image that must have been received, 0 to 1; more than 1: never.
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(text, float) and text >= 0:
+        return text
+    if text in ("finish", "discard"):
+        return 0.0 if text == "finish" else math.inf
+    match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%", text) if isinstance(text, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError("expected finish, discard or a percentage such as 50%")
+    return float(match[1]) / 100
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         word = value.strip().lower() if isinstance(value, str) else value
@@ -176,6 +193,7 @@ _KINDS: dict[Any, str] = {
     parse_routes: "regular expressions, one a line",
     parse_driver: "name",
     parse_authorize: "off, app or python:MODULE:FUNCTION",
+    parse_on_abort: "finish, discard or a percentage",
 }
 
 
@@ -237,7 +255,7 @@ class Settings:
     verify_reads: str = _option(
         _choice("size", "first", "always"),
         "size",
-        "what is checked before a hit: its size, the whole image once a process, or always",
+        "what is checked of a hit: its size, the whole image once a process, or all that is sent",
     )
     durability: str = _option(
         _choice("none", "data", "full"),
@@ -281,6 +299,31 @@ class Settings:
     )
     credential_headers: tuple[str, ...] = _option(
         parse_list, "", "more request fields that count as credentials", scope="filter"
+    )
+
+    on_abort: float = _option(
+        parse_on_abort,
+        "finish",
+        "a fill that lost its clients: finish it, discard it, or finish it from a percentage on",
+        scope="filter",
+    )
+    range_miss: str = _option(
+        _choice("pass", "queue", "fill", "slice"),
+        "queue",
+        "a Range request on what is not cached: pass on; queue the image too; fill it; keep parts",
+        scope="filter",
+    )
+    follow_timeout: float = _option(
+        parse_duration,
+        "30",
+        "how long a request waits for the next byte of somebody else's fill",
+        scope="filter",
+    )
+    pump: str = _option(
+        _choice("any", "leader"),
+        "any",
+        "which thread may ask the app's answer for more: any reader's, or only the first one's",
+        scope="filter",
     )
 
     @classmethod

@@ -1,4 +1,9 @@
-"""One fill: an image on its way from the app to a client and into the cache.
+"""One fill: an image on its way from the app to its readers and into the cache.
+
+Whoever has read all there is pumps the next chunk, one reader at a time, so
+that a fill runs at the speed of its fastest reader and a slow client slows
+nobody. The supervisor pumps for readers in other processes, and for nobody
+where an image is worth finishing.
 
 The last bytes are held back. Until length and checksum were found right and
 the image was stored, no reader gets the end of it, so that a client never
@@ -6,246 +11,658 @@ holds a complete wrong image, and one that asks again at once gets a hit.
 Trouble with the cache ends the storing, never the response; a wrong image
 ends both.
 
-Imports: concurrency, errors, core.checksum, core.capacity, core.pipeline, drivers.base.
+Imports: concurrency, errors, core.capacity, core.checksum, core.growing, core.intake,
+drivers.base.
 """
 
 from __future__ import annotations
 
-import threading
+import bisect
+import contextvars
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from .. import concurrency
-from ..drivers.base import Record, Sink
-from ..errors import ChecksumMismatch, DriverError, LengthMismatch
+from ..drivers.base import Part, Record, Sink
+from ..errors import FillError, LengthMismatch
 from .capacity import Room
-from .checksum import Checksum, Digests
-from .pipeline import Pipeline
+from .checksum import Checksum
+from .growing import MOST, FillFailed, FillLost, FillStalled
+from .intake import Intake, described, not_cached
 
 log = concurrency.get_logger(__name__)
 
-#: Bytes gathered before they are hashed and written (an app's chunk may be larger).
-BLOCK = 512 * 1024
+#: Share of an image to receive before its fill goes on for nobody: more than there is.
+NEVER = 2.0
 
-#: What is computed where the app promises no checksum.
-DEFAULT_ALGORITHM = "sha256"
+#: Bytes of an image whose end is not held back until the device has all of it, since that takes
+#: long. What is shorter is an entry by then, in every process.
+_LARGE = 64 * 2**20
+
+#: Seconds for which a fill that is not worth finishing goes on after readers in other processes
+#: were last seen to wait.
+_GRACE = 2.0
+
+#: Seconds for which a reader waits at most that has no reason to give up.
+_FOR_EVER = 86400.0
+
+#: Bytes that a whole answer takes at a time: a chunk goes out as it came.
+_WHOLE = 2**62
+
+#: What an app's iterable may give: bytes, or a part that the sink has already.
+Chunk = bytes | Part
 
 
 class Fill:
-    """An iterator over the image's chunks that stores what passes.
+    """One image on its way, from the moment that the app is asked for it.
 
-    Raises :class:`~cachemw.errors.ChecksumMismatch` or
-    :class:`~cachemw.errors.LengthMismatch` in place of the last chunk, and
-    whatever the app's own iterator raises. Closing it before its end gives the
-    fill up. Calls may come from any thread, one at a time or not.
+    Then :meth:`begin` has the app's answer, or :meth:`decline` ends it without.
+    Threads may share it.
 
-    :param image_id: what is filled.
-    :param source: the app's iterable; its ``close`` is called exactly once.
     :param sink: where the image grows; ``None``: it is only verified.
     :param room: keeps the sink within the cache's bounds.
-    :param length: bytes promised, or ``None``.
-    :param expected: checksums promised, the strongest first.
-    :param make_record: gives the record for a size (bytes) and a checksum.
+    :param finish_from: share of the image, 0 to 1, that must have been received for the fill to
+        go on without readers.
+    :param is_movable: whether any thread may pump it, or only that of the leading reader.
+    :param ended: called once, when the fill is over.
     """
 
     def __init__(
         self,
         image_id: str,
-        source: Iterable[bytes],
         sink: Sink | None,
         room: Room,
+        *,
+        finish_from: float = NEVER,
+        is_movable: bool = False,
+        ended: Callable[[Fill], object] = lambda fill: None,
+    ) -> None:
+        self.image_id = image_id
+        self.record: Record | None = None
+        self.length: int | None = None
+        self.declined = ""
+        #: Whether the image was stored in the end.
+        self.stored = False
+        #: Whether all of it was found right, so that it is as good as an entry.
+        self.is_verified = False
+        self.is_movable = is_movable
+        self.sink = sink
+        self.room = room
+        self._finish_from = finish_from
+        self._on_end = ended
+        # The app's side: whoever has set ``_pumping`` has it to himself.
+        self._source: Iterable[Chunk] = ()
+        self._chunks: Iterator[Chunk] | None = None
+        self._context = contextvars.copy_context()
+        self._is_resumable = False
+        self._make_record: Callable[[int, str], Record]
+        self._intake = Intake(image_id, None, room, ())
+        self._held = 0
+        self._pumping = False
+        self._abandoned = False
+        self._is_given_up = False
+        #: When readers of other processes last waited.
+        self._wanted = time.monotonic()
+        # What readers see, under a lock that is held for moments.
+        self._lock = concurrency.Lock()
+        self._waiters: list[concurrency.Waiter] = []
+        self._readers: set[Reader] = set()
+        self._received = 0
+        self._available = 0
+        self._starts: list[int] = []
+        self._recent: list[bytes] = []
+        self._kept: list[Part] = []
+        self._over = False
+        #: Hits of what is no entry yet.
+        self._hits: list[Callable[[], object]] = []
+        self._error: BaseException | None = None
+        #: The one reader that has the app to itself after the storing ended, and what others
+        #: can still have.
+        self._last_reader: Reader | None = None
+        self._left_for_others = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._over
+
+    def is_current(self) -> bool:
+        """Say whether somebody who asks now may follow it."""
+        sink = self.sink
+        return not self._over and sink is not None and sink.is_current()
+
+    # The leader's side
+
+    def begin(
+        self,
+        source: Iterable[Chunk],
+        record: Record,
         *,
         length: int | None,
         expected: tuple[Checksum, ...],
         make_record: Callable[[int, str], Record],
-    ) -> None:
-        self.image_id = image_id
-        #: Whether the image was stored in the end.
-        self.stored = False
-        self._source = source
-        self._chunks: Iterator[bytes] | None = None
-        self._sink = sink
-        self._room = room
-        self._length = length
-        self._expected = expected
-        self._make_record = make_record
-        algorithms = [checksum.algorithm for checksum in expected] or [DEFAULT_ALGORITHM]
-        self._digests = Digests(algorithms)
-        self._received = 0
-        self._held = b""
-        self._gathered: list[bytes] = []
-        self._gathered_size = 0
-        self._pipeline: Pipeline | None = None
-        self._ended = self._closed = False
-        self._lock = threading.RLock()
+        is_resumable: bool = False,
+    ) -> Reader:
+        """Begin to take in what the app answered.
 
-    # The reader's side
+        :param source: its chunks; its ``close`` is called exactly once.
+        :param record: as other processes were told.
+        :param length: bytes promised, or ``None``.
+        :param expected: checksums promised, the strongest first.
+        :param make_record: gives the final record for a size (bytes) and a checksum.
+        :param is_resumable: whether the app can be asked for the rest of this version.
+        :return: the leading reader.
+        """
+        self._source = source
+        self._make_record = make_record
+        self._is_resumable = is_resumable
+        self._intake = Intake(self.image_id, self.sink, self.room, expected)
+        leader = Reader(self, is_leader=True)
+        with self._lock:
+            self._readers.add(leader)
+            if self.sink is None:
+                self._last_reader = leader
+            self.length = length
+            self.record = record
+        self._wake_all()
+        return leader
+
+    def decline(self, word: str) -> None:
+        """End a fill that has not begun: everybody asks the app for himself."""
+        if self.record is not None or self._over:
+            return
+        self.declined = word
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            concurrency.run_blocking(sink.leave, word)
+            sink.close()
+        self._end()
+
+    def hand_over(self) -> Sink | None:
+        """End a fill that has not begun, and keep what was there to read for oneself.
+
+        :return: to be closed by the caller.
+        """
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            concurrency.run_blocking(sink.leave)
+        self._end()
+        return sink
+
+    # The readers' side
+
+    def reader(self) -> Reader:
+        """Give one more reader."""
+        reader = Reader(self, is_leader=False)
+        with self._lock:
+            self._readers.add(reader)
+        return reader
+
+    def wait_for_record(self, seconds: float) -> bool:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                if self.record is not None or self._over:
+                    return self.record is not None
+                waiter = self._new_waiter()
+            if not waiter.wait(max(deadline - time.monotonic(), 0.0)):
+                return self.record is not None
+
+    def read(self, reader: Reader, position: int, most: int, patience: float) -> bytes:
+        """Give bytes from ``position``; see :class:`~cachemw.core.growing.GrowingReader`."""
+        deadline = time.monotonic() + patience
+        while True:
+            waiter = None
+            with self._lock:
+                found = self._find(reader, position, most)
+                if found is None and self.is_verified:
+                    found = b""
+                if found is None and not self._over:
+                    if self._may_pump(reader):
+                        self._pumping = True
+                    else:
+                        waiter = self._new_waiter()
+            if isinstance(found, bytes):
+                return found
+            if found is not None:
+                return self._from_file(found)
+            if waiter is not None:
+                if not waiter.wait(max(deadline - time.monotonic(), 0.0)):
+                    raise FillStalled(self.image_id, f"nothing came for {patience:g} seconds")
+            elif self._over:
+                return self._at_end(reader)
+            else:
+                self._pump(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """Count a reader out; without readers the fill goes on only if it is worth it."""
+        with self._lock:
+            self._readers.discard(reader)
+            is_left = not self._readers and not self._over and not self.is_verified
+            if is_left and not self.is_worth_finishing():
+                self._abandoned = not (self._can_go_on() and self.is_wanted_elsewhere())
+            is_mine = self._abandoned and not self._pumping and not self._over
+            if is_mine:
+                self._pumping = True
+        if is_mine:
+            self._pump(None)
+        self._let_go_of_file()
+
+    def count_hit(self, count: Callable[[], object]) -> None:
+        """Have a hit counted as soon as the image is an entry."""
+        with self._lock:
+            is_over = self._over
+            if not is_over:
+                self._hits.append(count)
+        if is_over:
+            count()
+
+    def give_up(self) -> None:
+        """Let it go on only for readers there are already, and keep nothing without them."""
+        self._is_given_up = True
+
+    def _new_waiter(self) -> concurrency.Waiter:
+        waiter = concurrency.Waiter()
+        self._waiters.append(waiter)
+        return waiter
+
+    def _may_pump(self, reader: Reader) -> bool:
+        return not self._pumping and (self.is_movable or reader.is_leader)
+
+    def _find(self, reader: Reader, position: int, most: int) -> bytes | Part | None:
+        """Find bytes in memory, or where they are in the file; lock held.
+
+        :return: ``None``: there are none yet.
+        :raises FillLost: they are the last reader's alone.
+        """
+        available = self._available
+        if self._last_reader is not None and self._last_reader is not reader:
+            if position >= self._left_for_others:
+                raise FillLost(self.image_id, "it is not stored any more")
+            available = self._left_for_others
+        if position >= available:
+            return None
+        stop = min(available, position + most)
+        place = bisect.bisect_right(self._starts, position) - 1
+        if place >= 0:
+            start, chunk = self._starts[place], self._recent[place]
+            if position < start + len(chunk):
+                # Mostly all of it, and then it is not copied.
+                return chunk[position - start : stop - start]
+        for start, end in (*self._kept, (0, self._intake.written)):
+            if start <= position < end:
+                return Part(position, min(stop, end))
+        raise FillLost(self.image_id, "it is not stored any more")
+
+    def _from_file(self, part: Part) -> bytes:
+        assert self.sink is not None
+        size = min(MOST, part.stop - part.start)
+        data = concurrency.run_blocking(self.sink.pread, size, part.start)
+        if not data:
+            raise FillLost(self.image_id, f"its file ends at byte {part.start}")
+        return data
+
+    def _at_end(self, reader: Reader) -> bytes:
+        error = self._error
+        if error is None:
+            return b""
+        if reader.is_leader:
+            raise error
+        if _is_wrong(error) or not self._is_resumable:
+            raise FillFailed(self.image_id, described(error)) from None
+        raise FillLost(self.image_id, described(error)) from None
+
+    # The app's side
+
+    def is_worth_finishing(self) -> bool:
+        """Say whether the fill goes on when nobody reads it."""
+        if not self._can_go_on():
+            return False
+        share = self._received / self.length if self.length else 1.0
+        return share >= self._finish_from
+
+    def _can_go_on(self) -> bool:
+        """Say whether it can go on without a reader here."""
+        return (
+            self.is_movable
+            and not self._is_given_up
+            and self.sink is not None
+            and self._intake.failure is None
+        )
+
+    def is_wanted_elsewhere(self) -> bool:
+        """Say whether a reader in another process waits for more than it was shown."""
+        sink = self.sink
+        return sink is not None and sink.wanted() > self._intake.published
+
+    def attend(self) -> bool:
+        """Do what other processes need soon. :return: whether somebody must pump for them, or
+        for nobody."""
+        if self._over or self.is_verified or self.record is None:
+            return False
+        now = time.monotonic()
+        wanted = self.is_wanted_elsewhere()
+        if wanted:
+            self._wanted = now
+            self._intake.flush()
+        if not self.is_movable or self._pumping:
+            return False
+        if self._readers:
+            return wanted
+        if not self.is_worth_finishing() and now - self._wanted > _GRACE:
+            self._abandoned = True
+            return True
+        return wanted or self.is_worth_finishing()
+
+    def pump_on(self) -> None:
+        """Pump for as long as :meth:`attend` would have it."""
+        while self.attend():
+            with self._lock:
+                if self._pumping or self._over:
+                    return
+                self._pumping = True
+            self._pump(None)
+
+    def _pump(self, reader: Reader | None) -> None:
+        """Take the app's next chunk; ``_pumping`` is set already.
+
+        :param reader: for whom, if for anybody here.
+        """
+        try:
+            if self._abandoned:
+                self._give_up()
+            else:
+                chunk = self._pull()
+                if chunk is None:
+                    self._finish()
+                else:
+                    self._take(chunk, reader)
+        except BaseException as exc:
+            self._fail(exc)
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            with self._lock:
+                # Whoever abandoned it meanwhile left the rest to us.
+                self._pumping = is_mine = self._abandoned and not self._over
+            self._wake_all()
+        if is_mine:
+            self._pump(None)
+
+    def _pull(self) -> Chunk | None:
+        """Get the app's next chunk that is not empty, or ``None`` at its end."""
+        if self._chunks is None:
+            self._chunks = self._context.run(iter, self._source)
+        # Not by ``for``: it would call the iterator's own ``__iter__`` for each chunk.
+        while (chunk := self._context.run(next, self._chunks, None)) is not None:
+            if chunk:
+                return chunk
+        return None
+
+    def _take(self, chunk: Chunk, reader: Reader | None) -> None:
+        """Take a chunk in, and let readers have what may go out for it."""
+        start = self._received
+        stop = chunk.stop if isinstance(chunk, Part) else start + len(chunk)
+        if self.length is not None and stop > self.length:
+            raise LengthMismatch(self.image_id, f"longer than the {self.length} bytes promised")
+        # Without a length any chunk may be the last.
+        is_last = self.length is None or stop == self.length
+        if isinstance(chunk, Part):
+            self._intake.take_kept(chunk)
+            if is_last:
+                # Somebody may have read it already, before it was left: no use in holding it.
+                self._intake.work_off()
+        else:
+            self._intake.take(chunk)
+        with self._lock:
+            self._received = stop
+            self._available = self._intake.limit = start if is_last else stop
+            self._forget_written()
+            if isinstance(chunk, Part):
+                self._kept.append(chunk)
+            else:
+                self._starts.append(start)
+                self._recent.append(chunk)
+            if self._intake.failure is not None or self._last_reader is not None:
+                self._go_on_for_one(reader)
+        self._free_bytes()
+
+    def _forget_written(self) -> None:
+        """Drop chunks from memory that are in the file; lock held."""
+        written = self._intake.written
+        count = 0
+        while count < len(self._starts) and self._end_of(count) <= written:
+            count += 1
+        del self._starts[:count], self._recent[:count]
+
+    def _end_of(self, place: int) -> int:
+        return self._starts[place] + len(self._recent[place])
+
+    def _go_on_for_one(self, reader: Reader | None) -> None:
+        """Nothing more is stored: one reader has the app for itself from here; lock held."""
+        if self._last_reader is None:
+            if reader is None:
+                reader = max(self._readers, key=lambda other: other.position, default=None)
+            self._last_reader = reader
+            self._left_for_others = self._received
+        last = self._last_reader
+        if last is None or last not in self._readers:
+            self._abandoned = True
+            return
+        # What only the last reader could have, and has.
+        kept = [
+            place
+            for place, start in enumerate(self._starts)
+            if start < self._left_for_others or self._end_of(place) > last.position
+        ]
+        self._starts = [self._starts[place] for place in kept]
+        self._recent = [self._recent[place] for place in kept]
+
+    def _free_bytes(self) -> None:
+        """Free what was written in vain, as soon as nobody needs it any more."""
+        last, failure = self._last_reader, self._intake.failure
+        if last is None or failure is None or self.sink is None:
+            return
+        if len(self._readers) == 1 and last.position >= self._intake.written:
+            concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
+
+    def _finish(self) -> None:
+        """Verify and store; the app has given all it has."""
+        self._intake.work_off()
+        if self.length is not None and self._received != self.length:
+            raise _CutShort(
+                self.image_id,
+                f"ended after {self._received} of the {self.length} bytes promised",
+            )
+        checksum = self._intake.verify()
+        self._close_source()
+        if self.is_movable and self._received >= _LARGE and self.sink is not None:
+            self._commit_later(checksum)
+        else:
+            self._commit(checksum)
+
+    def _commit_later(self, checksum: str) -> None:
+        """Let readers have the end before the bytes are on the device.
+
+        They are right, and whoever asks again follows this fill until it is an entry.
+        """
+        self._release()
+        self._wake_all()
+        try:
+            concurrency.start_request_thread(lambda: self._commit(checksum), "cachemw-commit")
+        except RuntimeError:
+            self._commit(checksum)
+
+    def _release(self) -> None:
+        with self._lock:
+            self.is_verified = True
+            self._available = self._received
+        if self.sink is not None and self._intake.failure is None:
+            self._intake.limit = self._received
+            concurrency.run_blocking(self.sink.publish, self._received)
+
+    def _commit(self, checksum: str) -> None:
+        try:
+            self._store(checksum)
+        finally:
+            with self._lock:
+                self._available = self._received
+                if self.stored:
+                    # The last chunk is what everybody waits for now.
+                    del self._starts[:-1], self._recent[:-1]
+            self._end()
+            for count in self._hits:
+                count()
+
+    def _store(self, checksum: str) -> None:
+        sink = self.sink
+        if sink is None:
+            return
+        if self._intake.failure is not None:
+            concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
+            return
+        try:
+            record = self._make_record(self._received, checksum)
+            concurrency.run_blocking(sink.commit, record)
+            self.stored = True
+        except Exception as exc:
+            not_cached(self.image_id, exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        """End for all readers: the app failed, or what it sent is wrong."""
+        if isinstance(exc, FillError):
+            log.warning("%s; the response is cut short", exc)
+            reason = exc.reason
+        else:
+            reason = f"the app failed after {self._received} bytes: {described(exc)}"
+        self._error = exc
+        self._drop(reason, self._is_resumable and not _is_wrong(exc))
+
+    def _give_up(self) -> None:
+        """End since nobody reads it any more."""
+        whole = "" if self.length is None else f" of {self.length}"
+        reason = f"the client left after {self._received}{whole} bytes"
+        self._error = FillLost(self.image_id, reason)
+        keeps = not self._is_given_up and self._finish_from < NEVER
+        self._drop(reason, self._is_resumable and keeps, is_wrong=False)
+
+    def _drop(self, reason: str, is_resumable: bool, is_wrong: bool = True) -> None:
+        """End without storing it; what can be gone on with is kept."""
+        sink = self.sink
+        try:
+            if sink is not None:
+                is_whole = self._settle()
+                failure = self._intake.failure
+                if is_resumable and is_whole:
+                    concurrency.run_blocking(sink.leave)
+                elif failure is None:
+                    concurrency.run_blocking(sink.rollback, reason, is_wrong)
+                else:
+                    concurrency.run_blocking(sink.rollback, _unstored(failure), False)
+        finally:
+            self._close_source()
+            self._end()
+
+    def _settle(self) -> bool:
+        """Have what came written. :return: whether all of it is."""
+        try:
+            self._intake.work_off()
+        except Exception as exc:
+            log.warning("%s: %s", self.image_id, described(exc))
+            return False
+        return self._intake.failure is None
+
+    def _close_source(self) -> None:
+        source, self._source = self._source, ()
+        self._chunks = None
+        close = getattr(source, "close", None)
+        if close is not None:
+            try:
+                self._context.run(close)
+            except Exception:
+                log.exception("%s: closing the app's answer failed", self.image_id)
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._over:
+                return
+            self._over = True
+        self._wake_all()
+        self._let_go_of_file()
+        self._on_end(self)
+
+    def _let_go_of_file(self) -> None:
+        """Close the file once it is over and nobody reads it any more."""
+        with self._lock:
+            if not self._over or self._readers:
+                return
+            sink, self.sink = self.sink, None
+            self._starts.clear()
+            self._recent.clear()
+        if sink is not None:
+            concurrency.run_blocking(sink.close)
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
+
+
+class Reader:
+    """One reader of a fill, and the body of a whole answer made from it.
+
+    Closing it before its end counts it out. Calls may come from any thread, one at a time.
+    """
+
+    def __init__(self, fill: Fill, *, is_leader: bool) -> None:
+        self.is_leader = is_leader
+        #: Where it is in the image.
+        self.position = 0
+        self._fill = fill
+        self._closed = False
+
+    @property
+    def stored(self) -> bool:
+        """Whether the image was stored in the end."""
+        return self._fill.stored
+
+    def read(self, position: int, most: int, patience: float) -> bytes:
+        """See :class:`~cachemw.core.growing.GrowingReader`."""
+        self.position = position
+        return self._fill.read(self, position, most, patience)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        with self._lock:
-            while not self._ended:
-                chunk = self._pull()
-                if chunk is None:
-                    self._finish()
-                    if self._held:
-                        return self._held
-                else:
-                    released = self._pass_on(chunk)
-                    if released:
-                        return released
-        raise StopIteration
+        chunk = b"" if self._closed else self._fill.read(self, self.position, _WHOLE, _FOR_EVER)
+        if not chunk:
+            raise StopIteration
+        self.position += len(chunk)
+        return chunk
+
+    def give_up(self) -> None:
+        """Read no more, since the answer came to nothing; nor is the image worth finishing."""
+        self._fill.give_up()
+        self.close()
 
     def close(self) -> None:
-        """Give the fill up if it is not at its end, and close the app's iterable."""
-        with self._lock:
-            if not self._ended:
-                whole = "" if self._length is None else f" of {self._length}"
-                self._give_up(f"the client left after {self._received}{whole} bytes")
-            if not self._closed:
-                self._closed = True
-                close = getattr(self._source, "close", None)
-                if close is not None:
-                    close()
-
-    def _pull(self) -> bytes | None:
-        """Get the app's next chunk that is not empty, or ``None`` at its end."""
-        try:
-            if self._chunks is None:
-                self._chunks = iter(self._source)
-            # Not by ``for``: it would call the iterator's own ``__iter__`` for each chunk.
-            while (chunk := next(self._chunks, None)) is not None:
-                if chunk:
-                    return chunk
-        except BaseException as exc:
-            self._give_up(f"the app failed after {self._received} bytes: {_described(exc)}")
-            raise
-        return None
-
-    def _pass_on(self, chunk: bytes) -> bytes:
-        """Take a chunk in. :return: what may go out for it; the last one waits."""
-        self._received += len(chunk)
-        self._take(chunk)
-        if self._length is None:
-            released, self._held = self._held, chunk
-            return released
-        if self._received > self._length:
-            self._refuse(
-                LengthMismatch(self.image_id, f"longer than the {self._length} bytes promised")
-            )
-        if self._received < self._length:
-            return chunk
-        self._held = chunk
-        return b""
-
-    # The cache's side
-
-    def _take(self, chunk: bytes) -> None:
-        self._gathered.append(chunk)
-        self._gathered_size += len(chunk)
-        if self._gathered_size >= BLOCK:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Have the gathered block hashed and written by other threads."""
-        block = self._take_gathered()
-        if self._pipeline is None:
-            self._pipeline = Pipeline([self._digests.update, self._write])
-        self._pipeline.put(block)
-
-    def _take_gathered(self) -> bytes:
-        block = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
-        self._gathered.clear()
-        self._gathered_size = 0
-        return block
-
-    def _write(self, block: bytes) -> None:
-        sink = self._sink
-        if sink is None:
-            return
-        try:
-            self._room.extend(sink, len(block))
-            sink.write(block)
-        except Exception as exc:
-            reason = self._not_cached(exc)
-            self._sink = None
-            sink.rollback(f"could not be written: {reason}", keep=False)
-
-    def _work_off(self) -> None:
-        """Have everything that was received hashed and written."""
-        if self._pipeline is not None:
-            self._pipeline.drain()
-            for error in self._pipeline.errors:
-                if error is not None:
-                    raise error
-        if self._gathered:
-            concurrency.run_blocking(self._work_on, self._take_gathered())
-
-    def _work_on(self, block: bytes) -> None:
-        self._digests.update(block)
-        self._write(block)
-
-    def _finish(self) -> None:
-        """Verify and store; the app has given all it has."""
-        try:
-            self._work_off()
-            if self._length is not None and self._received != self._length:
-                self._refuse(
-                    LengthMismatch(
-                        self.image_id,
-                        f"ended after {self._received} of the {self._length} bytes promised",
-                    )
-                )
-            wrong = self._digests.mismatch(self._expected)
-            if wrong is not None:
-                actual = self._digests.hexdigests()[wrong.algorithm]
-                self._refuse(
-                    ChecksumMismatch(
-                        self.image_id, f"{wrong.algorithm} is {actual}, not {wrong.hexdigest}"
-                    )
-                )
-        except BaseException as exc:
-            self._give_up(_described(exc))
-            raise
-        self._ended = True
-        self._commit()
-
-    def _commit(self) -> None:
-        sink, self._sink = self._sink, None
-        if sink is None:
-            return
-        algorithm, hexdigest = next(iter(self._digests.hexdigests().items()))
-        try:
-            record = self._make_record(self._received, f"{algorithm}:{hexdigest}")
-            concurrency.run_blocking(sink.commit, record)
-            self.stored = True
-        except Exception as exc:
-            self._not_cached(exc)
-
-    def _not_cached(self, exc: Exception) -> str:
-        """Log why the image is not stored; the response goes on. :return: the reason."""
-        if isinstance(exc, DriverError):
-            log.warning("%s: not cached: %s", self.image_id, exc.reason)
-            return exc.reason
-        log.error("%s: not cached", self.image_id, exc_info=exc)
-        return _described(exc)
-
-    def _refuse(self, error: LengthMismatch | ChecksumMismatch) -> None:
-        log.warning("%s; the response is cut short", error)
-        self._give_up(error.reason)
-        raise error
-
-    def _give_up(self, reason: str) -> None:
-        self._ended = True
-        self._held = b""
-        if self._pipeline is not None:
-            self._pipeline.drain()
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            concurrency.run_blocking(sink.rollback, reason)
+        """Read no more; a second close does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._fill.leave(self)
 
 
-def _described(exc: BaseException) -> str:
-    text = str(exc)
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+class _CutShort(LengthMismatch):
+    """What came is right, as far as anybody knows, but it is not all."""
+
+
+def _is_wrong(error: BaseException) -> bool:
+    """Say whether the bytes themselves are at fault."""
+    return isinstance(error, FillError) and not isinstance(error, _CutShort)
+
+
+def _unstored(reason: str) -> str:
+    return f"could not be written: {reason}"

@@ -15,8 +15,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 from .. import concurrency
+
+T = TypeVar("T")
 
 #: Threads of all fills together: there is no use in more than keep the processors busy.
 THREADS = 4
@@ -32,35 +35,45 @@ _pool_pid = 0
 _pool_lock = concurrency.Lock()
 
 
-class Pipeline:
+class Pipeline(Generic[T]):
     """Passes every block to each worker, in order; the workers run beside each other.
 
     Calls come from one thread at a time. A worker that raises gets no further
     blocks; its exception is kept in :attr:`errors`, at the worker's position.
 
     :param workers: called with one block each; never two calls of one worker at once.
+    :param size: gives the bytes of memory that a block takes.
     """
 
-    def __init__(self, workers: Sequence[Callable[[bytes], object]]) -> None:
+    def __init__(self, workers: Sequence[Callable[[T], object]], size: Callable[[T], int]) -> None:
         self.errors: list[Exception | None] = [None] * len(workers)
         self._workers = workers
-        self._queues: list[deque[bytes]] = [deque() for _ in workers]
+        self._size = size
+        self._queues: list[deque[T]] = [deque() for _ in workers]
         self._waiting = [0] * len(workers)
         self._running = [False] * len(workers)
         #: Counts the turns taken: a turn is worked once, whoever is asked to.
         self._turns = [0] * len(workers)
         self._changed = concurrency.Condition()
 
-    def put(self, block: bytes) -> None:
-        """Hand over a block; waits while a worker has :data:`LIMIT` bytes before it."""
+    def wait_for_room(self) -> None:
+        """Wait while a worker has :data:`LIMIT` bytes before it."""
         if max(self._waiting) >= LIMIT:
             concurrency.run_blocking(self._wait_for_room)
+
+    def is_idle(self) -> bool:
+        """Say whether every block that was handed over is done."""
+        return not any(self._running)
+
+    def put(self, block: T) -> None:
+        """Hand over a block. Never waits."""
+        size = self._size(block)
         idle = []
         with self._changed:
             for lane, queue in enumerate(self._queues):
                 if self.errors[lane] is None:
                     queue.append(block)
-                    self._waiting[lane] += len(block)
+                    self._waiting[lane] += size
                     if not self._running[lane]:
                         self._running[lane] = True
                         idle.append(lane)
@@ -107,14 +120,14 @@ class Pipeline:
             self._do(lane, block)
         self._start_turn(lane)
 
-    def _do(self, lane: int, block: bytes) -> None:
+    def _do(self, lane: int, block: T) -> None:
         error = None
         try:
             self._workers[lane](block)
         except Exception as exc:
             error = exc
         with self._changed:
-            self._waiting[lane] -= len(block)
+            self._waiting[lane] -= self._size(block)
             if error is not None:
                 self.errors[lane] = error
                 self._queues[lane].clear()

@@ -27,7 +27,7 @@ _looking = _forks.Lock()
 
 
 def claim(name: str, directory: int) -> int:
-    """Open a fill's file, empty, with its lock held.
+    """Open a fill's file with its lock held, as whoever had it before left it.
 
     :param directory: descriptor of ``incomplete/``.
     :raises BlockingIOError: a living writer holds it.
@@ -45,7 +45,6 @@ def claim(name: str, directory: int) -> int:
             lock_at_once(fd)
             status = os.fstat(fd)
             if is_only_name(name, directory, status):
-                os.ftruncate(fd, 0)
                 return fd
             if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
                 # A hard link to a file elsewhere (writing here would write there), or a pipe.
@@ -70,26 +69,20 @@ def is_claimed(name: str, directory: int) -> bool:
             os.close(fd)
 
 
-def reap(name: str, directory: int) -> bool:
-    """Remove a fill's file that nobody holds; the directory's lock held, so that nobody else does.
-
-    :return: whether it was removed.
-    :raises OSError: it cannot be removed.
-    """
+def claim_abandoned(name: str, directory: int) -> int | None:
+    """Open a fill's file that nobody holds, with its lock held; ``None`` if there is none."""
     try:
         fd = os.open(name, _READ, dir_fd=directory)
     except OSError:
-        return False
+        return None
     try:
         lock_at_once(fd)
         if is_only_name(name, directory, os.fstat(fd)):
-            os.unlink(name, dir_fd=directory)
-            return True
+            return fd
     except BlockingIOError:
         pass
-    finally:
-        os.close(fd)
-    return False
+    os.close(fd)
+    return None
 
 
 def lock_at_once(fd: int) -> None:
@@ -118,6 +111,21 @@ def is_locked(fd: int) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+def look_whether_locked(fd: int) -> bool:
+    """Say whether somebody else has a fill's lock; takes no share of it."""
+    with _looking:
+        if is_locked(fd):
+            return True
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        return False
+
+
+def release(fd: int) -> None:
+    """Let go of a fill's lock."""
+    # Closing is not enough: a child that was just forked has the descriptor too.
+    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def is_only_name(name: str, directory: int, status: os.stat_result) -> bool:

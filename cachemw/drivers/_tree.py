@@ -27,11 +27,12 @@ class Tree:
     :param directory: the cache directory; itself may be a symbolic link.
     """
 
-    SUBDIRECTORIES = ("incomplete", "invalid", "queue", _records.DIRECTORY)
+    SUBDIRECTORIES = ("incomplete", "invalid", "queue", _records.DIRECTORY, ".sums")
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self.base = self.incomplete = self.invalid = self.queue = self.records = -1
+        self.base = self.incomplete = self.invalid = self.queue = -1
+        self.records = self.sums = -1
 
     def open(self) -> None:
         """Make what is missing (mode 0700) and open it; again: what was replaced.
@@ -52,7 +53,7 @@ class Tree:
 
     def close(self) -> None:
         """Close the descriptors. May be called twice."""
-        for name in ("base", "incomplete", "invalid", "queue", "records"):
+        for name in ("base", "incomplete", "invalid", "queue", "records", "sums"):
             fd = getattr(self, name)
             if fd != -1:
                 os.close(fd)

@@ -78,6 +78,12 @@ class Entry(io.RawIOBase):
     #: The image's bytes, where they are in memory already.
     data: bytes | None = None
 
+    #: Whether each read is compared with checksums, so that nothing else may read the file.
+    is_checked = False
+
+    #: A read may wait for the device.
+    is_offloaded = True
+
     def __init__(
         self,
         fd: int,
@@ -94,13 +100,21 @@ class Entry(io.RawIOBase):
         self.on_close: Callable[[], None] | None = None
 
     def fileno(self) -> int:
+        return self._descriptor()
+
+    def _descriptor(self) -> int:
         if self._fd == -1:
             raise ValueError(f"{self.image_id} is closed")
         return self._fd
 
+    def detach(self) -> int:
+        """Give the file to the caller, who closes it; ``on_close`` will not run."""
+        fd, self._fd = self._descriptor(), -1
+        return fd
+
     def pread(self, size: int, position: int) -> bytes:
         """Give up to ``size`` bytes from ``position``; the entry's own does not move."""
-        return os.pread(self.fileno(), size, position)
+        return os.pread(self._descriptor(), size, position)
 
     def readable(self) -> bool:
         return True
@@ -109,10 +123,10 @@ class Entry(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return os.readv(self.fileno(), [buffer])
+        return os.readv(self._descriptor(), [buffer])
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return os.lseek(self.fileno(), offset, whence)
+        return os.lseek(self._descriptor(), offset, whence)
 
     def tell(self) -> int:
         return self.seek(0, os.SEEK_CUR)
@@ -149,9 +163,17 @@ class Entry(io.RawIOBase):
 
 
 class MemoryEntry:
-    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`."""
+    """A complete image whose bytes are in memory; for answering it is an :class:`Entry`.
+
+    Iterating gives all of it at once.
+    """
 
     __slots__ = ("data", "image_id", "on_close", "record", "size")
+
+    is_checked = False
+
+    #: A read may wait for the device.
+    is_offloaded = True
 
     def __init__(self, image_id: str, data: bytes, record: Record) -> None:
         self.image_id = image_id
@@ -159,6 +181,12 @@ class MemoryEntry:
         self.record = record
         self.size = len(data)
         self.on_close: Callable[[], None] | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter((self.data,))
+
+    def __len__(self) -> int:
+        return 1  # block: some servers look whether there is more to come
 
     def pread(self, size: int, position: int) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
@@ -226,7 +254,7 @@ class Sums:
         self.size = size
         self._values = values
 
-    def check(self, index: int, chunk: bytes) -> bool:
+    def check(self, index: int, chunk: bytes | memoryview) -> bool:
         """Say whether these are the bytes of chunk number ``index``."""
         length = min(CHUNK, self.size - index * CHUNK)
         return len(chunk) == length and zlib.crc32(chunk) == self._values[index]
@@ -261,6 +289,11 @@ class Tail(abc.ABC):
     def is_alive(self) -> bool:
         """Say whether a living writer holds the fill; without one and without an outcome,
         whoever calls :meth:`Driver.start_fill` may go on with it."""
+
+    @abc.abstractmethod
+    def is_current(self) -> bool:
+        """Say whether the image was not deleted since the fill began: a deleted fill goes on
+        for those who read it, and is for nobody else."""
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -316,6 +349,10 @@ class Sink(abc.ABC):
         """Give the furthest position at which a reader of another process waits; 0: nobody."""
 
     @abc.abstractmethod
+    def is_current(self) -> bool:
+        """Say whether the image was not deleted since the fill began. Never raises."""
+
+    @abc.abstractmethod
     def commit(self, record: Record) -> None:
         """Make the image complete, as durably as configured; replaces an older one in one step.
 
@@ -326,7 +363,8 @@ class Sink(abc.ABC):
     def rollback(self, reason: str, keep: bool = True) -> None:
         """Give the fill up as wrong; its file goes to ``invalid/`` with the reason. Never raises.
 
-        :param keep: whether the bytes are kept too, or freed.
+        :param keep: whether the bytes are kept too; else they are freed, and the fault is the
+            cache's: other processes see the fill as declined.
         """
 
     @abc.abstractmethod
@@ -336,6 +374,11 @@ class Sink(abc.ABC):
 
         :param declined: a word for why everybody is to ask the app for himself.
         """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the file, which can be read until then, also when the fill has ended.
+        Never raises; a second close does nothing."""
 
 
 class Driver(abc.ABC):
@@ -449,8 +492,12 @@ class Driver(abc.ABC):
             record = self.describe(image_id, sink)
         except BaseException as exc:
             sink.rollback(str(exc) or type(exc).__name__)
+            sink.close()
             raise
-        sink.commit(record)
+        try:
+            sink.commit(record)
+        finally:
+            sink.close()
 
     @abc.abstractmethod
     def describe(self, image_id: str, sink: Sink) -> Record:

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core.checksum import Checksum, parse_checksum
-from ..drivers.base import Entry, MemoryEntry
 from ..errors import ConfigError, ImageCorrupt
+from .hits import AnyEntry
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Hook:
         self._function: Callable[..., object] = function
         self._expected: Callable[..., Any] | None = getattr(module, "expected", None)
 
-    def allows(self, environ: dict[str, Any], image_id: str, entry: Entry | MemoryEntry) -> bool:
+    def allows(self, environ: dict[str, Any], image_id: str, entry: AnyEntry) -> bool:
         """Ask whether a request may have a copy; whatever goes wrong is a no.
 
         :raises ImageCorrupt: the copy is wrong.

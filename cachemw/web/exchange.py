@@ -111,6 +111,12 @@ class Answer:
             self.close()
             raise AssertionError("the app gave a body before it called start_response")
 
+    def start_response(self, status: str, headers: Headers) -> Callable[[bytes], object]:
+        """Send another status and other fields than the app's."""
+        self._sent = True
+        writer: Callable[[bytes], object] = self._start_response(status, headers)
+        return writer
+
     def send(self, field: tuple[str, str]) -> None:
         """Send status and fields, with one more."""
         self._sent = True

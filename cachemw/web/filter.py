@@ -29,13 +29,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.cache import ImageCache
+from ..core.cache import ImageCache, Joined
 from ..core.config import Settings
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
-from . import fields, freshness, hits, storing, vary
+from . import fields, freshness, hits, resuming, storing, validation, vary
 from .authorize import Hook
+from .directives import request_directives
 from .forward import Forwarder
+from .growing import GrowingEntry
+from .hits import AnyEntry
 from .routes import Routes
 
 log = logging.getLogger(__name__)
@@ -121,11 +124,15 @@ class CacheFilter:
     def _read(
         self, environ: Environ, start_response: Callable[..., Any], image_id: str
     ) -> Iterable[bytes]:
-        selection = _Selection(environ, self.settings.authorize != "off")
+        selection = self._selection(environ)
         entry = self._lookup(image_id, selection)
         if entry is None:
-            forward = "vary-miss" if selection.others else "uri-miss"
-            return self._miss(environ, start_response, image_id, forward)
+            return self._miss(environ, start_response, image_id, selection)
+        return self._answer_or_meet(environ, start_response, entry)
+
+    def _answer_or_meet(
+        self, environ: Environ, start_response: Callable[..., Any], entry: AnyEntry
+    ) -> Iterable[bytes]:
         try:
             if entry.record is None:
                 assert isinstance(entry, Entry)
@@ -139,7 +146,7 @@ class CacheFilter:
         self,
         environ: Environ,
         start_response: Callable[..., Any],
-        entry: Entry | MemoryEntry,
+        entry: AnyEntry,
         record: Record,
     ) -> Iterable[bytes]:
         """Answer from an entry, if it is fresh and this client may have it."""
@@ -165,13 +172,17 @@ class CacheFilter:
                 entry.close()
                 return _gateway_timeout(environ, start_response)
             return self._forward.revalidate(environ, start_response, entry, stored, decision)
-        status = "hit"
+        is_hit = not isinstance(entry, GrowingEntry) or entry.is_verified
+        status = "hit" if is_hit else "fwd=uri-miss; collapsed"
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
             self._forward.refresh(environ, record)
-        return hits.answer(
-            self.cache, environ, start_response, entry, stored.representation, age, status
-        )
+        try:
+            return hits.answer(
+                self.cache, environ, start_response, entry, stored.representation, age, status
+            )
+        except ImageCorrupt:
+            return self._miss(environ, start_response, record.image_id)
 
     def _lookup(
         self, image_id: str, selects: Callable[[Record], bool]
@@ -187,29 +198,82 @@ class CacheFilter:
         environ: Environ,
         start_response: Callable[..., Any],
         image_id: str,
-        forward: str,
-        adopted: Entry | None = None,
+        selection: _Selection | None = None,
+    ) -> Iterable[bytes]:
+        """Answer what is not stored: from a fill under way, or from the app."""
+        if freshness.only_if_cached(environ):
+            return _gateway_timeout(environ, start_response)
+        selection = selection or self._selection(environ)
+        joined = self._join(environ, image_id, selection)
+        if joined.entry is not None:
+            return self._answer_or_meet(environ, start_response, joined.entry)
+        if joined.growing is not None:
+            assert joined.reader is not None
+            entry = GrowingEntry(
+                joined.growing,
+                joined.reader,
+                patience=self.settings.follow_timeout,
+                go_on=self._forward.going_on(environ),
+            )
+            return self._answer_or_meet(environ, start_response, entry)
+        forward = "vary-miss" if selection.others else "uri-miss"
+        lead = joined.lead
+        if lead is not None and "HTTP_RANGE" in environ and self.settings.range_miss == "slice":
+            return self._forward.slice(environ, start_response, image_id, forward, lead)
+        return self._forward.miss(environ, start_response, image_id, forward, lead=lead)
+
+    def _join(self, environ: Environ, image_id: str, selection: _Selection) -> Joined:
+        try:
+            return self.cache.join(
+                image_id,
+                selection,
+                patience=self.settings.follow_timeout,
+                may_lead=self._may_lead(environ) and not self.cache.was_declined(image_id),
+                finish_from=self.settings.on_abort,
+                is_movable=resuming.is_movable(environ, self.settings),
+            )
+        except Exception as exc:
+            log.warning("%s is fetched without its fill: %s", image_id, exc)
+            return Joined()
+
+    def _may_lead(self, environ: Environ) -> bool:
+        """Whether the app's answer to a request is likely to be the whole image, for everybody."""
+        if environ["REQUEST_METHOD"] != "GET" or "no-store" in request_directives(environ):
+            return False
+        conditions = {key for key in validation.CLIENT_CONDITIONS if key in environ}
+        if self.settings.range_miss in ("fill", "slice"):
+            conditions -= {"HTTP_RANGE", "HTTP_IF_RANGE"}
+        return not conditions
+
+    def _selection(self, environ: Environ) -> _Selection:
+        return _Selection(environ, self.settings.authorize != "off")
+
+    def _miss_adopted(
+        self, environ: Environ, start_response: Callable[..., Any], entry: Entry
     ) -> Iterable[bytes]:
         if freshness.only_if_cached(environ):
-            if adopted is not None:
-                adopted.close()
+            entry.close()
             return _gateway_timeout(environ, start_response)
-        return self._forward.miss(environ, start_response, image_id, forward, adopted=adopted)
+        return self._forward.miss(
+            environ, start_response, entry.image_id, "uri-miss", adopted=entry
+        )
 
     def _meet_adopted(
         self, environ: Environ, start_response: Callable[..., Any], entry: Entry
     ) -> Iterable[bytes]:
         """Answer for an image that another program left, of which only the bytes are known."""
         if environ["REQUEST_METHOD"] == "GET" and "HTTP_RANGE" not in environ:
-            return self._miss(environ, start_response, entry.image_id, "uri-miss", entry)
+            return self._miss_adopted(environ, start_response, entry)
         entry.close()
-        return self._miss(environ, start_response, entry.image_id, "uri-miss")
+        if freshness.only_if_cached(environ):
+            return _gateway_timeout(environ, start_response)
+        return self._forward.miss(environ, start_response, entry.image_id, "uri-miss")
 
     def _refuse(
         self,
         environ: Environ,
         start_response: Callable[..., Any],
-        entry: Entry | MemoryEntry,
+        entry: AnyEntry,
         record: Record,
     ) -> Iterable[bytes] | None:
         """Let the app answer whom the hook does not allow the copy, or if the copy is wrong.
@@ -224,7 +288,7 @@ class CacheFilter:
             entry.close()
             log.warning("%s", exc)
             self._invalidate(record.image_id)
-            return self._miss(environ, start_response, record.image_id, "uri-miss")
+            return self._miss(environ, start_response, record.image_id)
         entry.close()
         if freshness.only_if_cached(environ):
             return _gateway_timeout(environ, start_response)

@@ -5,9 +5,9 @@ stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
 What the app answers is stored by ``web.keeping``.
 
-Imports: core.cache, core.config, core.fill, drivers.base, web.authorize,
+Imports: errors, core.cache, core.config, core.fill, drivers.base, web.authorize,
 web.conditional, web.exchange, web.fields, web.freshness, web.hits,
-web.keeping, web.refresh, web.storing, web.validation.
+web.keeping, web.refresh, web.respond, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -15,19 +15,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from .. import concurrency
 from ..core.cache import ImageCache
+from ..core.checksum import Checksum
 from ..core.config import Settings
-from ..core.fill import Fill
-from ..drivers.base import Entry, MemoryEntry, Record
-from . import conditional, fields, freshness, hits, storing, validation
+from ..core.fill import Fill, Reader
+from ..drivers.base import Entry, Record
+from ..errors import DriverError, ImageCorrupt
+from . import conditional, fields, freshness, hits, resuming, storing, validation
 from .authorize import Hook
 from .exchange import Answer
+from .growing import GoOn, GrowingEntry
+from .hits import AnyEntry
 from .keeping import Keeper
 from .refresh import Refresher
+from .respond import Representation
+from .resuming import Resumer, asking
+from .slices import Slicer
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +69,8 @@ class Forwarder:
         self._service = settings.service
         self._rules = rules
         self._keeper = Keeper(cache, settings, rules, hook)
+        self._resumer = Resumer(app, cache, settings, self._keeper)
+        self._slicer = Slicer(app, cache, settings, self._keeper, self._resumer, self._answer)
         self._refresher = Refresher(self._refresh)
 
     # Nothing stored
@@ -73,36 +84,168 @@ class Forwarder:
         *,
         replaces: Record | None = None,
         adopted: Entry | None = None,
+        lead: Fill | None = None,
     ) -> Iterable[bytes]:
         """Ask the app, and store its answer if it may be.
 
         :param forward: the ``fwd`` parameter of Cache-Status.
         :param replaces: what is stored for this request already.
         :param adopted: another program's copy, used if the app's checksum says so; closed here.
+        :param lead: the image's fill, which this request has claimed, and others wait for.
         """
         with contextlib.ExitStack() as stack:
             if adopted is not None:
                 stack.callback(adopted.close)
-            answer = self._ask(environ, start_response, forward, image_id)
+            if lead is not None:
+                stack.callback(lead.decline, "")
+            answer, is_kept = self._ask_as_leader(environ, start_response, forward, image_id, lead)
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
-            reason = self._keeper.refusal(answer, answer.known_request)
-            if reason is None:
-                record = self._keeper.record(answer, image_id, replaces)
-                expected = self._keeper.expected(environ, answer, record)
-                if adopted is not None and self._keeper.adopt(adopted, record, expected):
-                    stack.pop_all()
-                    return self._serve_adopted(start_response, adopted, answer)
-                body = self._keeper.fill(answer, record, expected, forward)
-            else:
-                body = self._keeper.decline(answer, forward, reason)
-                if replaces is not None:
-                    self._keeper.forget_if_gone(answer, replaces, reason)
+            body = self._keep_or_pass(
+                environ, start_response, answer, forward, image_id, replaces, adopted, lead, is_kept
+            )
             stack.pop_all()
+            return body
+
+    def slice(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        image_id: str,
+        forward: str,
+        lead: Fill,
+    ) -> Iterable[bytes]:
+        """Answer a request for a part of an image of which at most parts are there.
+
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :param lead: the image's fill, which this request has claimed.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.callback(lead.decline, "")
+            sliced = self._slicer.answer(environ, start_response, forward, lead)
+            if isinstance(sliced, Answer):
+                if sliced.written:
+                    return sliced.server_body()
+                stack.callback(sliced.close)
+                body = self._keep_or_pass(
+                    environ, start_response, sliced, forward, image_id, None, None, lead, False
+                )
+            elif sliced is not None:
+                body = sliced
+            else:
+                stack.pop_all()
+                rest = None if lead.is_over else lead
+                return self.miss(environ, start_response, image_id, forward, lead=rest)
+            stack.pop_all()
+            return body
+
+    def _keep_or_pass(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        answer: Answer,
+        forward: str,
+        image_id: str,
+        replaces: Record | None,
+        adopted: Entry | None,
+        lead: Fill | None,
+        is_kept: bool,
+    ) -> Iterable[bytes]:
+        """Send the app's answer, and store it if it may be; closes ``adopted``."""
+        request = answer.known_request
+        if lead is not None:
+            request = validation.unconditional(request)
+        reason = self._keeper.refusal(answer, request)
+        if reason is None:
+            record = self._keeper.record(answer, image_id, replaces)
+            expected = self._keeper.expected(environ, answer, record)
+            if adopted is not None and self._keeper.adopt(adopted, record, expected):
+                return self._serve_adopted(environ, start_response, adopted, answer)
             if adopted is not None:
                 adopted.close()
-            return body
+            return self._fill(answer, record, expected, forward, lead, is_kept)
+        if adopted is not None:
+            adopted.close()
+        self._queue(answer, image_id, reason)
+        self._keeper.give_back(lead, reason)
+        body = self._keeper.decline(answer, forward, reason)
+        if replaces is not None:
+            self._keeper.forget_if_gone(answer, replaces, reason)
+        return body
+
+    def _ask_as_leader(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        forward: str,
+        image_id: str,
+        lead: Fill | None,
+    ) -> tuple[Answer, bool]:
+        """Ask the app for an image that others wait for too: all of it, or what is not kept.
+
+        :return: the answer, as of the whole, and whether it goes on with what is kept.
+        """
+        if lead is None:
+            return self._ask(environ, start_response, forward, image_id), False
+        kept = concurrency.run_blocking(self._resumer.kept_for, lead, environ)
+        if kept is not None:
+            assert kept.length is not None
+            hole, headers = resuming.holes(kept)[0], kept.record.headers
+            answer = self._answer(environ, start_response, forward, image_id)
+            with asking(environ, resuming.part_of(headers, hole, kept.length)):
+                answer.fetch(self._app)
+            if resuming.is_part(answer, headers, hole, kept.length):
+                self._resumer.complete(answer, kept, environ)
+                return answer, True
+            if answer.written or answer.code not in (206, 416):
+                return answer, False
+            answer.close()
+            environ = _given_back(environ, answer)
+        answer = self._answer(environ, start_response, forward, image_id)
+        with asking(environ, {}):
+            answer.fetch(self._app)
+        return answer, False
+
+    def _fill(
+        self,
+        answer: Answer,
+        record: Record,
+        expected: tuple[Checksum, ...],
+        forward: str,
+        lead: Fill | None,
+        keep: bool,
+    ) -> Iterable[bytes]:
+        """Send a new answer, or what the client wants of it, and store it."""
+        if keep:
+            record = dataclasses.replace(record, variant=0)  # as it was kept
+        if lead is None or "HTTP_RANGE" not in answer.request:
+            return self._keeper.fill(answer, record, expected, forward, lead, keep)
+        reader = self._keeper.begin(answer, record, expected, lead, keep)
+        if isinstance(reader, str):
+            return self._keeper.decline(answer, forward, reader)
+        entry = GrowingEntry(lead, reader, patience=math.inf, go_on=None)
+        return self._serve_validated(
+            answer.request,
+            answer,
+            answer.start_response,
+            entry,
+            entry.record,
+            f"fwd={forward}; stored",
+        )
+
+    def _queue(self, answer: Answer, image_id: str, reason: str) -> None:
+        """Have an image fetched later of which a part was asked for."""
+        if reason != "range" or self._settings.range_miss == "pass" or answer.code != 206:
+            return
+        try:
+            self._cache.queue_image(image_id)
+        except DriverError as exc:
+            log.info("%s is not queued: %s", image_id, exc.reason)
+
+    def going_on(self, environ: Environ) -> GoOn:
+        """Give what finds another reader for a request's answer, where its own is lost."""
+        return self._resumer.going_on(environ)
 
     def pass_on(
         self, environ: Environ, start_response: StartResponse, reason: str
@@ -126,7 +269,7 @@ class Forwarder:
         self,
         environ: Environ,
         start_response: StartResponse,
-        entry: Entry | MemoryEntry,
+        entry: AnyEntry,
         stored: hits.Stored,
         decision: freshness.Decision,
     ) -> Iterable[bytes]:
@@ -152,7 +295,7 @@ class Forwarder:
                     raise
                 log.warning("%s: the app failed (%s); a stale copy is served", record.image_id, exc)
                 stack.pop_all()
-                return self._serve_stale(environ, start_response, entry, stored, forward)
+                return self._serve_stale(environ, environ, start_response, entry, stored, forward)
             if answer.written:
                 return answer.server_body()
             stack.callback(answer.close)
@@ -162,12 +305,14 @@ class Forwarder:
                 fresh = self._validated(entry, record, answer)
                 stack.pop_all()
                 return self._serve_validated(
-                    answer.request, start_response, entry, fresh, f"fwd={status}"
+                    environ, answer, start_response, entry, fresh, f"fwd={status}"
                 )
             if answer.code in _FAILURES and self._may_be_stale(decision):
                 answer.close()
                 stack.pop_all()
-                return self._serve_stale(answer.request, start_response, entry, stored, status)
+                return self._serve_stale(
+                    environ, answer.request, start_response, entry, stored, status
+                )
             if answer.code == 304 or self._service.asks_by_head:
                 # About something that is not what we have, or without what the client wants.
                 answer.close()
@@ -193,7 +338,7 @@ class Forwarder:
             if entry.record is not None:
                 self._renew(environ, entry, entry.record)
 
-    def _renew(self, environ: Environ, entry: Entry | MemoryEntry, record: Record) -> None:
+    def _renew(self, environ: Environ, entry: AnyEntry, record: Record) -> None:
         """Ask the app about an entry; read what it has in its place to the end."""
         answer = self._ask_about(environ, _nobody, record, "stale")
         if self._holds(record, answer):
@@ -229,7 +374,7 @@ class Forwarder:
         asked = validation.conditions(record.headers)
         if self._service.asks_by_head:
             asked = {"REQUEST_METHOD": "HEAD"}
-        with _conditions(environ, asked):
+        with asking(environ, asked):
             answer.fetch(self._app)
         return answer
 
@@ -264,7 +409,7 @@ class Forwarder:
             self._keeper.promised(answer),
         )
 
-    def _validated(self, entry: Entry | MemoryEntry, record: Record, answer: Answer) -> Record:
+    def _validated(self, entry: AnyEntry, record: Record, answer: Answer) -> Record:
         """Give the record as the app's answer renews it; kept where freshness depends on it.
 
         Source: RFC 9111, sections 3.2 and 4.3.4.
@@ -319,41 +464,43 @@ class Forwarder:
         return decision.stale_if_error and not self._rules.authorized
 
     def _serve_adopted(
-        self, start_response: StartResponse, entry: Entry, answer: Answer
+        self, environ: Environ, start_response: StartResponse, entry: Entry, answer: Answer
     ) -> Iterable[bytes]:
         answer.close()
         assert entry.record is not None
         return self._serve_validated(
-            answer.request, start_response, entry, entry.record, "hit; detail=adopted"
+            environ, answer, start_response, entry, entry.record, "hit; detail=adopted"
         )
 
     def _serve_validated(
         self,
         environ: Environ,
+        answer: Answer,
         start_response: StartResponse,
-        entry: Entry | MemoryEntry,
+        entry: AnyEntry,
         record: Record,
         status: str,
     ) -> Iterable[bytes]:
         representation = hits.describe(record, self._settings.freshness).representation
-        return hits.answer(
-            self._cache, environ, start_response, entry, representation, record.age, status
+        return self._serve(
+            environ, answer.request, start_response, entry, representation, record.age, status
         )
 
     def _serve_stale(
         self,
         environ: Environ,
+        request: Environ,
         start_response: StartResponse,
-        entry: Entry | MemoryEntry,
+        entry: AnyEntry,
         stored: hits.Stored,
         forward: str,
     ) -> Iterable[bytes]:
         record = entry.record
         assert record is not None
         age = freshness.current_age(record.age, record.stored, time.time())
-        return hits.answer(
-            self._cache,
+        return self._serve(
             environ,
+            request,
             start_response,
             entry,
             stored.representation,
@@ -361,25 +508,29 @@ class Forwarder:
             f"fwd={forward}; detail=stale-if-error",
         )
 
+    def _serve(
+        self,
+        environ: Environ,
+        request: Environ,
+        start_response: StartResponse,
+        entry: AnyEntry,
+        representation: Representation,
+        age: float,
+        status: str,
+    ) -> Iterable[bytes]:
+        """Answer from an entry; where it is found damaged before that, ask the app for all of it.
 
-@contextlib.contextmanager
-def _conditions(environ: Environ, asked: Mapping[str, str]) -> Iterator[None]:
-    """Have other conditions in a request, and no range, for as long as the block lasts.
-
-    In the environ itself, not in a copy: what is in front of the filter may look for what
-    the app leaves in it.
-
-    :param asked: the conditions, and whatever else the app is to see in place of the client's.
-    """
-    changed = {*validation.CLIENT_CONDITIONS, *asked}
-    own = {key: environ.pop(key) for key in changed if key in environ}
-    environ.update(asked)
-    try:
-        yield
-    finally:
-        for key in changed:
-            environ.pop(key, None)
-        environ.update(own)
+        :param request: as the client made it, since the app has had ``environ``.
+        """
+        try:
+            return hits.answer(
+                self._cache, request, start_response, entry, representation, age, status
+            )
+        except ImageCorrupt:
+            record = entry.record
+            assert record is not None
+            environ.update(request)
+            return self.miss(environ, start_response, record.image_id, "uri-miss", replaces=record)
 
 
 def _given_back(environ: Environ, answer: Answer) -> Environ:
@@ -414,7 +565,7 @@ def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes]
 def _drain(body: Iterable[bytes]) -> None:
     """Read a body that is being stored to its end; close any."""
     try:
-        if isinstance(body, Fill):
+        if isinstance(body, Reader):
             for _ in body:
                 pass
     finally:

@@ -1,6 +1,6 @@
 """Answers from an entry, and the field that says how an answer came about.
 
-Imports: core.cache, drivers.base, web.fields, web.policy, web.respond.
+Imports: core.cache, drivers.base, web.fields, web.growing, web.policy, web.respond.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from typing import Any
 from ..core.cache import ImageCache
 from ..drivers.base import Entry, MemoryEntry, Record
 from . import fields
+from .growing import GrowingEntry, Stream
 from .policy import Policy, policy
-from .respond import Representation, serve
+from .respond import BLOCK, Representation, serve, serve_stream
+
+#: What an answer is made from.
+AnyEntry = Entry | MemoryEntry | GrowingEntry
+
+#: Fields by which a client asks for what it has already.
+_VALIDATORS = ("etag", "last-modified")
 
 #: What is fresh for ever: an id that never changes its bytes.
 IMMUTABLE = Policy(lifetime=math.inf, explicit=True, immutable=True)
@@ -40,7 +47,8 @@ def describe(record: Record, freshness: str) -> Stored:
     headers = list(record.headers)
     if fields.get(headers, "content-type") is None:
         headers.append(("Content-Type", "application/octet-stream"))
-    if fields.get(headers, "etag") is None and fields.get(headers, "last-modified") is None:
+    has_validator = any(fields.get(headers, name) is not None for name in _VALIDATORS)
+    if record.checksum and not has_validator:
         headers.append(("ETag", f'"{record.checksum}"'))
     fixed = {"immutable": IMMUTABLE, "revalidate": REVALIDATE}.get(freshness)
     return Stored(
@@ -56,18 +64,26 @@ def answer(
     cache: ImageCache,
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    entry: Entry | MemoryEntry,
+    entry: AnyEntry,
     representation: Representation,
     age: float,
     status: str,
 ) -> Iterable[bytes]:
-    """Answer a GET or HEAD from an entry, which counts a hit when it is closed.
+    """Answer a GET or HEAD from an entry, which counts a hit when it is closed, if it is complete.
 
     :param age: of the stored answer, in seconds.
     :param status: parameters of Cache-Status.
+    :raises ImageCorrupt: the entry was found damaged and has left the cache; it is closed, and
+        nothing was sent.
     """
-    cache.count_hit(entry)
     extra = (("Age", str(int(age))), cache_status(status))
+    if not isinstance(entry, GrowingEntry):
+        cache.count_hit(entry)
+    elif entry.is_verified:
+        entry.on_close = cache.counting_later(entry.growing, entry.record)
+    if isinstance(entry, GrowingEntry) and entry.length is None:
+        stream = Stream(entry, BLOCK)
+        return serve_stream(environ, start_response, stream, entry.close, representation, extra)
     return serve(environ, start_response, entry, representation, extra)
 
 

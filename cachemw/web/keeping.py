@@ -1,7 +1,7 @@
 """Keep what the app answers: what is stored of it, and what is dropped because of it.
 
-Imports: errors, core.cache, core.checksum, core.config, drivers.base,
-web.authorize, web.exchange, web.hits, web.storing, web.validation.
+Imports: errors, core.cache, core.checksum, core.config, core.fill,
+drivers.base, web.authorize, web.exchange, web.growing, web.hits, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import Any
 from ..core import checksum
 from ..core.cache import ImageCache
 from ..core.config import Settings
-from ..drivers.base import Entry, MemoryEntry, Record
+from ..core.fill import Fill, Reader
+from ..drivers.base import Entry, Record
 from ..errors import CacheFull, DriverError
 from . import hits, storing, validation
 from .authorize import Hook
 from .exchange import Answer
+from .growing import GrowingEntry
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ Environ = dict[str, Any]
 
 #: The image is no more.
 _GONE = frozenset({404, 410})
+
+#: Why an answer is not stored that another request's may be.
+_OF_REQUEST = frozenset({"credentials", "head", "method", "range", "status"})
 
 #: An id that no two images have in common.
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
@@ -95,43 +100,81 @@ class Keeper:
         record: Record,
         expected: tuple[checksum.Checksum, ...],
         forward: str,
+        lead: Fill | None = None,
+        keep: bool = False,
     ) -> Iterable[bytes]:
         """Send an answer, and store its body as it passes.
 
         :param expected: checksums that it must have.
         :param forward: the ``fwd`` parameter of Cache-Status.
+        :param lead: the fill that this request has claimed.
+        :param keep: whether the body goes on with what is kept.
         :return: the body for the server.
         """
-        if not storing.fits(record):
-            return self.decline(answer, forward, "fields")
+        reader = self.begin(answer, record, expected, lead, keep)
+        if isinstance(reader, str):
+            return self.decline(answer, forward, reader)
         try:
-            fill = self._cache.start_fill(
+            answer.send(hits.cache_status(f"fwd={forward}; stored"))
+        except BaseException:
+            reader.give_up()
+            raise
+        return reader
+
+    def begin(
+        self,
+        answer: Answer,
+        record: Record,
+        expected: tuple[checksum.Checksum, ...],
+        lead: Fill | None,
+        keep: bool = False,
+    ) -> Reader | str:
+        """Begin to store an answer's body, which is the fill's from then on.
+
+        :param keep: whether the body goes on with what is kept.
+        :return: a word for the detail of Cache-Status if that cannot be.
+        """
+        if not storing.fits(record):
+            return self.give_back(lead, "fields")
+        if expected:
+            record = dataclasses.replace(record, checksum=str(expected[0]))
+        length = storing.content_length(answer.headers)
+        resumable = length is not None and validation.strong_validator(record.headers) is not None
+        try:
+            reader = self._cache.start_fill(
                 record.image_id,
                 answer.body,
                 record,
-                length=storing.content_length(answer.headers),
+                lead=lead,
+                length=length,
                 expected=expected,
+                is_resumable=resumable,
+                keep=keep,
             )
         except CacheFull as exc:
             log.info("%s", exc)
-            return self.decline(answer, forward, "full")
+            return "full"
         except DriverError as exc:
             log.info("%s", exc)
-            return self.decline(answer, forward, "not-writable")
+            return "not-writable"
         except Exception:
             log.exception("%s could not be cached", record.image_id)
-            return self.decline(answer, forward, "error")
+            return "error"
+        answer.body = ()
+        answer.stored = True
         if self._cache.mark_of_deletion(record.image_id) != answer.deletion_before:
             # Changed while the app was about to answer: it goes out, but is not stored.
             self.forget(record.image_id)
-        try:
-            answer.stored = True
-            answer.send(hits.cache_status(f"fwd={forward}; stored"))
-        except BaseException:
-            fill.close()
-            answer.body = ()  # the fill closed it
-            raise
-        return fill
+        return reader
+
+    def give_back(self, lead: Fill | None, word: str) -> str:
+        """Let others ask the app, since this answer is not stored.
+
+        :return: the word.
+        """
+        if lead is not None:
+            self._cache.decline(lead, word, is_lasting=word not in _OF_REQUEST)
+        return word
 
     def decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
         """Send an answer, and do not store it.
@@ -148,10 +191,12 @@ class Keeper:
         known = dataclasses.replace(record, size=entry.size, checksum=str(expected[0]), variant=0)
         return self._cache.adopt(entry, known)
 
-    def renew(self, entry: Entry | MemoryEntry, fresh: Record, answer: Answer) -> None:
+    def renew(self, entry: hits.AnyEntry, fresh: Record, answer: Answer) -> None:
         """Store a record that the app's answer renewed, as far as the answer and the request
         let it be stored; drop the entry where the answer takes back that it may be."""
         assert entry.record is not None
+        if isinstance(entry, GrowingEntry):
+            return  # who fills it has just been told the same
         if storing.is_narrower(fresh, entry.record):
             return  # what those fields did to the answer is not for the others
         reason = self._rules.renewal_refusal(answer.known_request, fresh.headers, answer.answered)

@@ -3,7 +3,9 @@
 The file is handed to the server's ``wsgi.file_wrapper`` whole, so that it can
 use sendfile(2). Part of a file goes that way only on servers that were shown
 to start at the file's offset; elsewhere an iterator reads the part in blocks.
-What is in memory already goes out as it is.
+What is in memory already goes out as it is. What is checked as it is read
+always goes by the iterator, and its first block is read before the answer
+begins, so that one that is found damaged there can still be had elsewhere.
 
 Imports: concurrency, web.conditional, web.fields, web.ranges.
 """
@@ -16,6 +18,7 @@ import io
 import os
 import re
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -40,6 +43,10 @@ _NO_BODY = (("Content-Type", "text/plain"), ("Content-Length", "0"))
 _WHOLE_BODY_FIELDS = frozenset({"content-md5", "content-digest", "content-range"})
 
 
+#: Of a body: bytes, or where a part of the image begins and ends.
+Segment = bytes | tuple[int, int]
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Representation:
     """What is known of an image before a request selects a part of it.
@@ -49,6 +56,7 @@ class Representation:
     :param etag: entity tag as sent, or ``None``.
     :param last_modified: seconds since the epoch, or ``None``.
     :param date: seconds since the epoch of its Date field, or ``None``.
+    :param whole: fields of its 200 response, with it.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -56,6 +64,7 @@ class Representation:
     etag: str | None
     last_modified: float | None
     date: float | None
+    whole: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, headers: Sequence[tuple[str, str]], size: int) -> Representation:
@@ -71,15 +80,30 @@ class Representation:
             etag=fields.get(kept, "etag"),
             last_modified=fields.parse_http_date(modified) if modified else None,
             date=fields.parse_http_date(date) if date else None,
+            whole=(*kept, ("Content-Length", str(size))),
         )
 
 
 class Source(Protocol):
-    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory."""
+    """The bytes of an image: an :class:`~cachemw.drivers.base.Entry`, or one in memory.
+
+    Iterating gives them all, in blocks.
+    """
+
+    def __iter__(self) -> Iterator[bytes]: ...
 
     @property
     def data(self) -> bytes | None:
         """The whole image, if it is in memory."""
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether :meth:`pread` compares the bytes with checksums, so that nothing else may
+        read them."""
+
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether :meth:`pread` is called by a native thread where requests share a hub's."""
 
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
@@ -92,26 +116,12 @@ class OpenFile(io.FileIO):
     """A file of its own, as a source."""
 
     data = None
+    is_checked = False
+    is_offloaded = True
 
     def pread(self, size: int, position: int, /) -> bytes:
         """Give up to ``size`` bytes from ``position``."""
         return os.pread(self.fileno(), size, position)
-
-
-class Whole:
-    """A response body that is in memory. Closing it closes the source."""
-
-    __slots__ = ("_data", "close")
-
-    def __init__(self, data: bytes, close: Callable[[], None]) -> None:
-        self._data = data
-        self.close = close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter((self._data,))
-
-    def __len__(self) -> int:
-        return 1
 
 
 class Segments:
@@ -119,32 +129,63 @@ class Segments:
 
     Reads with ``pread``, so the file's own offset does not matter. Closing it
     closes the file; a second close does nothing.
+
+    :param segments: bytes, and where parts begin and end.
+    :raises ImageCorrupt: in place of bytes that were found damaged; ``position`` says where the
+        image's bytes that were given end.
     """
 
-    def __init__(self, source: Source, segments: Iterable[bytes | tuple[int, int]]) -> None:
+    def __init__(self, source: Source, segments: Iterable[Segment]) -> None:
         self._source = source
-        self._segments = iter(segments)
-        self._position = self._stop = 0
+        # Not an iterator over a list, which would hold on to what was given.
+        self._segments = deque(segments)
+        #: Of the image: where the next block begins.
+        self.position = 0
+        self._stop = 0
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        while self._position >= self._stop:
-            segment = next(self._segments)
+        while self.position >= self._stop:
+            if not self._segments:
+                raise StopIteration
+            segment = self._segments.popleft()
             if isinstance(segment, bytes):
                 return segment
-            self._position, self._stop = segment
-        wanted = min(BLOCK, self._stop - self._position)
-        block = concurrency.run_blocking(self._source.pread, wanted, self._position)
-        if not block:
-            # Raising lets the server cut the connection; ending would look complete.
-            raise OSError(f"file ends at byte {self._position}, before byte {self._stop}")
-        self._position += len(block)
+            self.position, self._stop = segment
+        block = _read_block(self._source, self.position, self._stop)
+        self.position += len(block)
         return block
 
     def close(self) -> None:
         self._source.close()
+
+
+def _read_block(source: Source, start: int, stop: int) -> bytes:
+    """Read the first bytes of a part, which are not empty.
+
+    :raises ImageCorrupt: they are damaged.
+    """
+    # Up to a multiple, so that a source which is checked in chunks reads none of them twice.
+    wanted = min(BLOCK - start % BLOCK, stop - start)
+    if source.is_offloaded:
+        block = concurrency.run_blocking(source.pread, wanted, start)
+    else:
+        block = source.pread(wanted, start)
+    if not block:
+        # Raising lets the server cut the connection; ending would look complete.
+        raise OSError(f"file ends at byte {start}, before byte {stop}")
+    return block
+
+
+def _begun(source: Source, start: int, stop: int) -> list[Segment]:
+    """Give a part as segments of which the first bytes are read and checked already.
+
+    :raises ImageCorrupt: they are damaged.
+    """
+    block = _read_block(source, start, stop)
+    return [block, (start + len(block), stop)]
 
 
 def respond(
@@ -175,6 +216,7 @@ def serve(
 
     :param source: an unbuffered file at offset 0, closed with the response.
     :param extra: fields to add to whatever the answer is.
+    :raises ImageCorrupt: the source found damage; it is closed, and nothing was sent.
     """
     try:
         status = evaluate(environ, selected.etag, selected.last_modified)
@@ -194,6 +236,38 @@ def serve(
         raise
 
 
+def serve_stream(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    stream: Iterable[bytes],
+    close: Callable[[], None],
+    selected: Representation,
+    extra: Sequence[tuple[str, str]],
+) -> Iterable[bytes]:
+    """Answer a GET or HEAD from a stream whose length nobody knows yet; a Range is ignored.
+
+    :param stream: the whole body; closes what ``close`` does.
+
+    Source: RFC 9110, section 14.2 (a server may ignore the Range field).
+    """
+    try:
+        status = evaluate(environ, selected.etag, selected.last_modified)
+        if status == 304:
+            kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
+            start_response("304 Not Modified", [*kept, *extra])
+        elif status == 412:
+            start_response("412 Precondition Failed", [*_NO_BODY, *extra])
+        else:
+            start_response("200 OK", [*selected.headers, *extra])
+            if environ["REQUEST_METHOD"] == "GET":
+                return stream
+        close()
+        return []
+    except BaseException:
+        close()
+        raise
+
+
 def _serve_whole(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
@@ -202,13 +276,17 @@ def _serve_whole(
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
     size = selected.size
-    start_response("200 OK", [*selected.headers, ("Content-Length", str(size)), *extra])
-    if not size or environ["REQUEST_METHOD"] == "HEAD":
+    is_empty = not size or environ["REQUEST_METHOD"] == "HEAD"
+    begun = _begun(source, 0, size) if source.is_checked and not is_empty else None
+    start_response("200 OK", [*selected.whole, *extra])
+    if is_empty:
         source.close()
         return []
+    if begun is not None:
+        return Segments(source, begun)
     if source.data is not None:
-        return Whole(source.data, source.close)
-    wrapper = _file_wrapper(environ)
+        return source
+    wrapper = _file_wrapper(environ, source)
     if wrapper is not None:
         return wrapper(source, BLOCK)
     return Segments(source, [(0, size)])
@@ -222,12 +300,7 @@ def _serve_range(
     extra: Sequence[tuple[str, str]],
 ) -> Iterable[bytes]:
     """RFC 9110, sections 14.2 and 15.3.7."""
-    if_range = environ.get("HTTP_IF_RANGE")
-    slices = None
-    if if_range is None or range_applies(
-        if_range, selected.etag, selected.last_modified, selected.date
-    ):
-        slices = parse_range(environ["HTTP_RANGE"], selected.size)
+    slices = wanted_slices(environ, selected)
     if slices is None:
         return _serve_whole(environ, start_response, source, selected, extra)
     if not slices:
@@ -235,21 +308,42 @@ def _serve_range(
         start_response("416 Range Not Satisfiable", [*_NO_BODY, content_range_field, *extra])
         source.close()
         return []
-    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
     if len(slices) > 1:
+        kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
         return _serve_multipart(start_response, source, slices, kept, selected.size, extra)
     ((start, stop),) = slices
-    kept.append(("Content-Range", content_range(start, stop, selected.size)))
-    start_response("206 Partial Content", [*kept, ("Content-Length", str(stop - start)), *extra])
-    wrapper = _file_wrapper(environ)
-    if (
-        isinstance(source, io.RawIOBase)
-        and wrapper is not None
-        and _honours_offset(environ.get("SERVER_SOFTWARE", ""))
-    ):
+    begun = _begun(source, start, stop) if source.is_checked else None
+    start_response("206 Partial Content", [*part_headers(selected, start, stop), *extra])
+    if begun is not None:
+        return Segments(source, begun)
+    wrapper = _file_wrapper(environ, source)
+    if wrapper is not None and _honours_offset(environ.get("SERVER_SOFTWARE", "")):
+        assert isinstance(source, io.RawIOBase)
         source.seek(start)
         return wrapper(source, BLOCK)
     return Segments(source, [(start, stop)])
+
+
+def part_headers(selected: Representation, start: int, stop: int) -> list[tuple[str, str]]:
+    """Give the fields of an answer with one part (RFC 9110, section 15.3.7.1)."""
+    kept = [pair for pair in selected.headers if pair[0].lower() not in _WHOLE_BODY_FIELDS]
+    part = ("Content-Range", content_range(start, stop, selected.size))
+    return [*kept, part, ("Content-Length", str(stop - start))]
+
+
+def wanted_slices(
+    environ: dict[str, Any], selected: Representation
+) -> list[tuple[int, int]] | None:
+    """Give the parts that a request wants; ``None``: all of it.
+
+    Source: RFC 9110, sections 13.1.5 and 14.2.
+    """
+    if_range = environ.get("HTTP_IF_RANGE")
+    if if_range is not None and not range_applies(
+        if_range, selected.etag, selected.last_modified, selected.date
+    ):
+        return None
+    return parse_range(environ["HTTP_RANGE"], selected.size)
 
 
 def _serve_multipart(
@@ -265,15 +359,19 @@ def _serve_multipart(
     layout = multipart(slices, size, content_type, secrets.token_hex(16))
     headers = [pair for pair in kept if pair[0].lower() != "content-type"]
     headers += [("Content-Type", layout.content_type), ("Content-Length", str(layout.length))]
-    start_response("206 Partial Content", [*headers, *extra])
-    segments: list[bytes | tuple[int, int]] = []
+    segments: list[Segment] = []
     for head, start, stop in layout.parts:
-        segments += [head, (start, stop)]
+        begun = _begun(source, start, stop) if source.is_checked and not segments else None
+        segments += [head, *(begun or [(start, stop)])]
+    start_response("206 Partial Content", [*headers, *extra])
     return Segments(source, [*segments, layout.tail])
 
 
-def _file_wrapper(environ: dict[str, Any]) -> Callable[..., Iterable[bytes]] | None:
-    """Give the server's file wrapper, but not where it would read on a hub's thread."""
+def _file_wrapper(environ: dict[str, Any], source: Source) -> Callable[..., Iterable[bytes]] | None:
+    """Give the server's file wrapper if the source is a file, but not where it would read on a
+    hub's thread."""
+    if not isinstance(source, io.RawIOBase):
+        return None
     wrapper: Callable[..., Iterable[bytes]] | None = environ.get("wsgi.file_wrapper")
     return None if wrapper is None or concurrency.offloads() else wrapper
 

@@ -45,9 +45,29 @@ _RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
+#: All that an image id depends on: it is worked out from nothing else of the environ.
+_DECIDING = (
+    *_RAW_TARGETS,
+    "wsgi.url_scheme",
+    "HTTP_HOST",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "QUERY_STRING",
+)
+
+#: Requests of which the id is remembered; then all are forgotten.
+_MOST_KNOWN = 1024
+
+#: Nothing is remembered of a request where these are longer, written out (characters).
+_MOST_TEXT = 2 * MAX_ID_LENGTH
+
 
 class Routes:
-    """Finds the image id in a request. Pure but for the patterns it was made with.
+    """Finds the image id in a request. Threads may share it.
+
+    Pure but for the patterns it was made with, and for what it remembers of its answers.
 
     :param patterns: regular expressions that must match the whole PATH_INFO;
         none: every path.
@@ -68,12 +88,28 @@ class Routes:
         self._resources = [re.compile(pattern) for pattern in resources]
         self._query_in_id = query_in_id
         self._query_apart = frozenset(query_apart)
+        # Each step on it is one, and what another thread forgets is worked out again.
+        self._known: dict[tuple[str | None, ...], str | None] = {}
 
     def image_id(self, environ: Mapping[str, Any]) -> str | None:
         """Give the id of the image that a request is about.
 
         :return: ``None`` if it is about none, or one whose id would be too long to keep.
         """
+        deciding = tuple(map(environ.get, _DECIDING))
+        try:
+            return self._known[deciding]
+        except KeyError:
+            pass
+        items = zip(_DECIDING, deciding, strict=True)
+        image_id = self._find({key: text for key, text in items if text is not None})
+        if len(repr(deciding)) <= _MOST_TEXT:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[deciding] = image_id
+        return image_id
+
+    def _find(self, environ: Mapping[str, Any]) -> str | None:
         images = self._patterns
         try:
             image_id = self._match(environ, images) if images else target_uri(environ)

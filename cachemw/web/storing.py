@@ -122,7 +122,8 @@ def bypass(environ: Mapping[str, Any]) -> str | None:
 
     :return: a word for the detail of Cache-Status.
     """
-    if not _OVERRIDES.isdisjoint(environ):
+    # A set would look at each of the environ's items; a view looks for each of these.
+    if not environ.keys().isdisjoint(_OVERRIDES):
         return "override"
     if environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ:
         return "body"

@@ -67,6 +67,28 @@ def conditions(headers: fields.Headers) -> dict[str, str]:
     return asked
 
 
+def strong_validator(headers: fields.Headers) -> str | None:
+    """The validator by which the rest of one version can be asked for (If-Range).
+
+    Source: RFC 9110, sections 13.1.5 and 8.8.1.
+    """
+    tag = _tag(headers)
+    if tag:
+        return tag if _STRONG_TAG.fullmatch(tag) else None
+    return fields.get(headers, "Last-Modified") if _has_strong_date(headers) else None
+
+
+def same_version(headers: fields.Headers, other: fields.Headers) -> bool:
+    """Whether two answers are, by a strong validator, of the same bytes.
+
+    Source: RFC 9110, sections 8.8.1 and 8.8.3.2.
+    """
+    validator = strong_validator(headers)
+    if validator is None or _coding(headers) != _coding(other):
+        return False
+    return not _digests_differ(headers, other) and validator == strong_validator(other)
+
+
 def unconditional(environ: Mapping[str, Any]) -> dict[str, Any]:
     """The request without what the client asks of its own copy, so that all of an image comes.
 

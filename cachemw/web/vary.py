@@ -10,6 +10,7 @@ Imports: web.fields.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,6 +59,8 @@ def nominated(headers: fields.Headers) -> tuple[str, ...] | None:
     return None if "*" in names else tuple(sorted(names))
 
 
+# One request's value is compared with that of each variant, and more than once.
+@functools.lru_cache(maxsize=64)
 def normalise(name: str, value: str) -> str:
     """The value as any other that means the same would give it.
 

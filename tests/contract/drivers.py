@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import random
 import time
 from pathlib import Path
 
@@ -57,8 +58,32 @@ def die_while_filling(driver: Driver, image_id: str, body: bytes = b"half") -> N
     """Leave a fill as a writer does that dies: its file stays, its lock goes."""
     sink = driver.start_fill(image_id)
     sink.write(body)
-    os.close(sink.fd)
-    sink.fd = -1
+    sink.forget_parent()
+
+
+def pattern(size: int, seed: str = "") -> bytes:
+    """Give bytes of which no two parts are alike."""
+    return random.Random(f"{seed}.{size}").randbytes(size)
+
+
+def record_of(image_id: str, body: bytes, variant: int = 0) -> Record:
+    return Record(image_id, len(body), f"sha256:{sha256(body)}", variant=variant)
+
+
+def begin(driver: Driver, image_id: str, length: int | None = None, variant: int = 0, **fields):
+    """Begin a fill and announce it; what was kept is gone on with."""
+    sink = driver.start_fill(image_id, variant)
+    sink.announce(Record(image_id, 0, "", variant=variant, **fields), length, keep=True)
+    return sink
+
+
+def in_incomplete(driver: Driver) -> list[str]:
+    return sorted(os.listdir(Path(driver.directory) / "incomplete"))
+
+
+def fills(driver: Driver) -> list[str]:
+    """Names of the files of fills under way, and of abandoned ones, without their state's."""
+    return [name for name in in_incomplete(driver) if not name.startswith(".")]
 
 
 def assert_sound(driver: Driver) -> None:
@@ -78,6 +103,7 @@ def assert_sound(driver: Driver) -> None:
         path.lstat().st_size
         for part in ("incomplete", "invalid")
         for path in (directory / part).iterdir()
+        if not path.name.endswith(".fill")
     ]
     assert driver.get_usage() == sum(files.values()) + sum(others)
     found = []

@@ -153,8 +153,7 @@ class DriverMachine(RuleBasedStateMachine):
         image_id = data.draw(st.sampled_from(sorted(self.fills)))
         sink, _ = self.fills.pop(image_id)
         self.abandoned[image_id] = os.fstat(sink.fd).st_size
-        os.close(sink.fd)
-        sink.fd = -1
+        sink.forget_parent()
 
     # Reading and removing
 

@@ -13,6 +13,8 @@ import pytest
 
 from cachemw import names
 from cachemw.drivers import _records
+from cachemw.errors import ImageCorrupt
+from cachemw.web.respond import BLOCK
 
 from .checks import assert_sound, opened
 from .origin import body, download, image_id
@@ -41,6 +43,13 @@ def stored(app, number):
     assert answer.cache_status == "hit"
     answer.assert_right(number)
     return Path(app.cache.driver.get_image_filepath(image_id(number)))
+
+
+def assert_ends_early(app, number):
+    """Only what is right comes, and the client knows that it is not all."""
+    answer = download(app, number)
+    assert isinstance(answer.error, ImageCorrupt)
+    assert body(number).startswith(answer.body)
 
 
 def assert_miss_and_mended(app, number):
@@ -104,6 +113,8 @@ def test_flipped_bit_is_noticed_by_a_new_process(directory, driver_name, number,
 
     with opened(directory, driver_name, verify_reads=verify_reads) as app:
         app.app.calls[number] = 0
+        if verify_reads == "always" and at % len(body(number)) >= BLOCK:
+            assert_ends_early(app, number)
         assert_miss_and_mended(app, number)
 
         assert "do not match" in invalid_reason(app, number)

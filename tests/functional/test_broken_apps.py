@@ -141,7 +141,7 @@ def behind_gunicorn(request, tmp_path_factory):
     """A server, and the cache directory's own view of what it does."""
     tmp_path = tmp_path_factory.mktemp("broken")
     options = {"dir": str(tmp_path / "cache"), "driver": request.param, "driver_fallback": False}
-    environ = {"TEST_CACHE_OPTIONS": json.dumps(options)}
+    environ = {"TEST_CACHE_OPTIONS": json.dumps(options | {"on_abort": "discard"})}
     app = "tests.functional.test_broken_apps:application()"
     with gunicorn(app, tmp_path / "log", environ=environ) as server:
         cache = ImageCache(**options)

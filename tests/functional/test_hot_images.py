@@ -183,6 +183,8 @@ def test_hit_from_memory_is_the_image(cache):
 
     assert hashlib.sha256(entry.data).hexdigest() == entry.record.checksum.removeprefix("sha256:")
     assert entry.pread(5, 2) == BODY[2:7]
+    assert list(entry) == list(entry) == [BODY]
+    assert len(entry) == 1
 
 
 def test_whole_partial_and_conditional_answers_come_from_memory(cache):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs a checkout, on Linux",
 )
 
-SCRIPTS = ("hit", "memory", "miss", "prune")
+SCRIPTS = ("fills", "hit", "memory", "miss", "prune")
 
 WRK = """\
 Running 1s test @ http://127.0.0.1:8000/
@@ -268,6 +268,161 @@ def test_growth_is_measured(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "eviction of one" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+# Cold images that many want
+
+
+@pytest.fixture
+def fills(harness):
+    return importlib.import_module("fills")
+
+
+@pytest.fixture
+def origin(fills):
+    with fills.Origin.running() as running:
+        yield running
+
+
+def url(origin, path):
+    return f"http://127.0.0.1:{origin.port}{path}"
+
+
+def test_crowd_gets_all_and_the_origin_tells_what_it_sent(fills, origin):
+    path = origin.image(3_000_000, 0)
+
+    clients = fills.crowd([url(origin, path)], 5)
+
+    told = origin.told(path)
+    assert [client["bytes"] for client in clients] == [3_000_000] * 5
+    assert (told["requests"], told["bytes"]) == (5, 15_000_000)
+    for client in clients:
+        assert client["began"] <= client["first"] <= client["done"]
+    assert told["first"] <= min(client["first"] for client in clients)
+    assert origin.told(origin.image(3_000_000, 0))["requests"] == 0
+
+
+def test_crowd_gets_a_part(fills, origin):
+    path = origin.image(3_000_000, 0)
+
+    (client,) = fills.crowd([url(origin, path)], 1, "--range", "1000-1999")
+
+    assert client["bytes"] == origin.told(path)["bytes"] == 1000
+
+
+def test_origin_is_no_faster_than_its_rate_and_waits_before(fills, origin):
+    path = origin.image(1_000_000, 4_000_000, latency=0.1)
+
+    (client,) = fills.crowd([url(origin, path)], 1)
+
+    # The first piece is sent at once, all others when they are due.
+    assert client["done"] - client["first"] >= 0.2
+    assert client["first"] - client["began"] >= 0.1
+
+
+def test_slow_client_is_slow(fills, origin):
+    path = origin.image(1_000_000, 0)
+
+    (client,) = fills.crowd([url(origin, path)], 1, "--rate", "4000000")
+
+    assert client["bytes"] == 1_000_000
+    assert client["done"] - client["first"] >= 0.15
+
+
+def test_silent_origin_breaks_off_when_the_silence_ends(fills, origin):
+    path = origin.image(1000, "silent")
+
+    with (
+        fills.started_crowd([url(origin, path)], 1) as clients,
+        origin.releasing(path),
+    ):
+        fills.wait_until(lambda: origin.told(path)["requests"] == 1, "the origin is asked")
+        assert clients.poll() is None
+    with pytest.raises(fills.BenchmarkError, match="missing"):
+        fills.crowd([url(origin, path)], 1)
+
+
+def test_crowd_refuses_another_status(fills, answers):
+    where, said = answers
+    said["status"] = "404 Not Found"
+
+    with pytest.raises(fills.BenchmarkError, match="404"):
+        fills.crowd([where], 2)
+
+
+def test_our_figures_have_goals_and_ratios_to_the_others(fills):
+    goals = {"time": fills.Goal("s", 0.5), "second": fills.Goal("requests", 0, compared=False)}
+    figures = {
+        "one process": [{"time": 1.0, "second": 0.0}],
+        "nginx": [{"time": 4.0, "second": 1.0}],
+        "Varnish": [{"time": 0.0, "second": 0.0}],
+    }
+
+    rows = fills.rows_of("a", goals, figures)
+
+    assert [row.what for row in rows] == [
+        "a: time, one process",
+        "a: time, one process / nginx",
+        "a: time, one process / Varnish",
+        "a: second, one process",
+    ]
+    assert [row.met for row in rows] == [False, None, None, True]
+    assert rows[1].result == 0.25
+
+
+def test_caches_that_are_not_installed_are_named(fills, monkeypatch, capsys):
+    monkeypatch.setattr(fills.caches.shutil, "which", lambda name, path: None)
+
+    assert fills.others() == []
+    said = capsys.readouterr().err
+    assert "nginx is not installed" in said
+    assert "Varnish is not installed" in said
+
+
+@pytest.mark.parametrize(("program", "name"), [("nginx", "nginx"), ("varnishd", "varnish")])
+def test_other_caches_ask_the_origin_once(fills, origin, tmp_path, program, name):
+    why = fills.caches.missing(program, name)
+    if why:
+        pytest.skip(why)
+    path = origin.image(1_000_000, 4_000_000)
+
+    with getattr(fills.caches, name)()(tmp_path, origin.port) as cache:
+        clients = fills.crowd(cache.urls(path), 10)
+
+    assert [client["bytes"] for client in clients] == [1_000_000] * 10
+    assert origin.told(path)["requests"] == 1
+
+
+def test_nginx_fetches_the_slices_of_a_part_only(fills, origin, tmp_path):
+    why = fills.caches.missing("nginx", "nginx")
+    if why:
+        pytest.skip(why)
+    path = origin.image(3 * 2**20, 0)
+
+    with fills.caches.nginx(slices=True)(tmp_path, origin.port) as cache:
+        (client,) = fills.crowd(cache.urls(path), 1, "--range", f"{2 * 2**20}-{3 * 2**20 - 1}")
+
+    assert client["bytes"] == origin.told(path)["bytes"] == 2**20
+
+
+def test_our_cache_stands_in_front_of_the_origin(fills, origin, tmp_path):
+    pytest.importorskip("gunicorn")
+    path = origin.image(1_000_000, 0)
+
+    with fills.caches.ours("ours", servers=2)(tmp_path, origin.port) as cache:
+        for _ in range(2):
+            fills.crowd(cache.urls(path), 1)
+        last = cache.servers[1].get(path)
+
+    assert last.headers["Cache-Status"] == "cachemw; hit"
+    assert origin.told(path)["requests"] == 1
+
+
+def test_fills_refuses_a_case_that_there_is_not():
+    done = run(BENCHMARKS / "fills.py", "--only", "a,z")
+
+    assert done.returncode == 2
+    assert "--only" in done.stderr
 
 
 def run(script, *arguments):

@@ -76,9 +76,12 @@ def words_of_cache_status():
         found.update(re.findall(r"detail=([a-z-]+)", text))
         found.update(re.findall(r'(?:decline|pass_on)\([^()]*"([a-z-]+)"\)', text))
         for function in re.findall(
-            r"def (?:\w*refus\w*|bypass)\(.*?(?=\n(?:    )?(?:def|class|@)|\Z)", text, re.S
+            r"def (?:\w*refus\w*|bypass|begin|_begin)\(.*?(?=\n(?:    )?(?:def|class|@)|\Z)",
+            text,
+            re.S,
         ):
-            found.update(re.findall(r'return .*"([a-z-]+)"', function))
+            found.update(re.findall(r'(?:return|reason =) .*"([a-z-]+)"', function))
+            found.update(re.findall(r'reason = "([a-z-]+)"', function))
     return found
 
 

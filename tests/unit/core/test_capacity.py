@@ -137,8 +137,7 @@ def test_known_length_is_set_aside_at_once():
 
     assert sink.reserved == 60
     events = list(driver.events)
-    sink.written = 30
-    room.extend(sink, 30)
+    room.extend(sink, 60)
     assert driver.events == events
 
 
@@ -147,8 +146,7 @@ def test_unknown_length_is_set_aside_in_steps():
     room = Room(bounds(FakeDriver(), 1000 * STEP, 1000 * STEP), "cat", None)
     room.begin(sink)
     assert sink.reserved == STEP
-    sink.written = STEP
-    room.extend(sink, 1)
+    room.extend(sink, STEP + 1)
     assert sink.reserved == 2 * STEP
 
 
@@ -164,8 +162,7 @@ def test_step_does_not_refuse_an_image_that_ends_within_it():
     sink = FakeSink()
     room = Room(bounds(FakeDriver(), 160, 100), "cat", None)
     room.begin(sink)
-    sink.written = 95
-    room.extend(sink, 5)
+    room.extend(sink, 100)
     assert sink.reserved == 100
     with pytest.raises(CacheFull):
-        room.extend(sink, 6)
+        room.extend(sink, 101)

@@ -48,6 +48,7 @@ BAD = {
         "python:a:b:c",
         5,
     ],
+    "finish, discard or a percentage": ["", "50", "101%", "-1%", "half", "no", 5, -0.5, []],
 }
 
 GOOD = {
@@ -61,6 +62,12 @@ GOOD = {
         (" App", "app"),
         ("OFF", "off"),
         ("python:a.b:c", "python:a.b:c"),
+    ],
+    "finish, discard or a percentage": [
+        ("Finish", 0.0),
+        ("discard", math.inf),
+        ("50%", 0.5),
+        (" 12.5 % ", 0.125),
     ],
     "list of words": [("a, b\nc", ("a", "b", "c")), (["a", ""], ("a",)), ("", ())],
 }

@@ -11,7 +11,7 @@ PATIENCE = 20
 
 def test_every_worker_gets_every_block_in_order():
     seen = [[], []]
-    work = Pipeline([seen[0].append, seen[1].append])
+    work = Pipeline([seen[0].append, seen[1].append], len)
     blocks = [b"%d" % number for number in range(1000)]
     for block in blocks:
         work.put(block)
@@ -23,7 +23,7 @@ def test_every_worker_gets_every_block_in_order():
 
 def test_workers_run_beside_each_other():
     met = threading.Barrier(2, timeout=PATIENCE)
-    work = Pipeline([lambda block: met.wait(), lambda block: met.wait()])
+    work = Pipeline([lambda block: met.wait(), lambda block: met.wait()], len)
     work.put(b"x")
     work.drain()
 
@@ -38,7 +38,7 @@ def test_worker_that_fails_gets_no_more_and_does_not_stop_the_other():
         raise OSError("no")
 
     seen = []
-    work = Pipeline([fail, seen.append])
+    work = Pipeline([fail, seen.append], len)
     for number in range(10):
         work.put(b"%d" % number)
         work.drain()
@@ -57,11 +57,12 @@ def test_fast_app_waits_for_a_slow_worker(monkeypatch):
         assert go.wait(PATIENCE)
         taken.append(block)
 
-    work = Pipeline([slow])
+    work = Pipeline([slow], len)
     done = threading.Event()
 
     def app():
         for _ in range(5):
+            work.wait_for_room()
             work.put(b"x" * 5)
         done.set()
 
@@ -77,7 +78,7 @@ def test_fast_app_waits_for_a_slow_worker(monkeypatch):
 
 def test_number_of_threads_is_bounded_for_many_fills():
     before = threading.active_count()
-    fills = [Pipeline([lambda block: None, lambda block: None]) for _ in range(50)]
+    fills = [Pipeline([lambda block: None, lambda block: None], len) for _ in range(50)]
     for _ in range(20):
         for fill in fills:
             fill.put(b"x")
@@ -88,14 +89,14 @@ def test_number_of_threads_is_bounded_for_many_fills():
 
 
 def test_child_of_fork_has_threads_of_its_own():
-    work = Pipeline([lambda block: None])
+    work = Pipeline([lambda block: None], len)
     work.put(b"x")
     work.drain()
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
         seen = []
-        child = Pipeline([seen.append])
+        child = Pipeline([seen.append], len)
         child.put(b"x")
         child.drain()
         os.write(write, b"%d" % len(seen))

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachemw.names import MAX_ID_LENGTH
+from cachemw.web import routes as routes_module
 from cachemw.web.routes import Routes, target_uri
 
 
@@ -210,3 +212,77 @@ def test_change_of_a_path_that_is_quoted_another_way_is_one_of_the_plain_path_to
 
     assert routes.image_id(request) == "http://server:8080/a%3Bb"
     assert routes.changes(request)([]) == ["http://server:8080/a%3Bb", "http://server:8080/a;b"]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("wsgi.url_scheme", "https"),
+        ("HTTP_HOST", "other"),
+        ("SERVER_NAME", "other"),
+        ("SERVER_PORT", "81"),
+        ("SCRIPT_NAME", "/mount"),
+        ("PATH_INFO", "/a/c"),
+        ("QUERY_STRING", "w=1"),
+        ("RAW_URI", "/a%2Fb"),
+        ("REQUEST_URI", "/a%2Fb"),
+    ],
+)
+def test_remembered_id_is_given_for_the_same_request_only(key, text):
+    routes = Routes([])
+    request, other = environ("/a/b"), environ("/a/b") | {key: text}
+    expected = [target_uri(request), target_uri(other)]
+
+    assert expected[0] != expected[1]
+    for _ in range(2):
+        assert [routes.image_id(request), routes.image_id(other)] == expected
+
+
+CHANGES = [
+    *({"PATH_INFO": text} for text in ("/a%b", "/a", "a", "/\xff", "/\u0100", "/\n")),
+    *({"HTTP_HOST": text} for text in ("a", "A:80", "a/b", "")),
+    *({"SCRIPT_NAME": text} for text in ("/a", "/a/b")),
+    *({"QUERY_STRING": text} for text in ("w=1", "t=1", "w=1&t=1")),
+    *({"RAW_URI": text} for text in ("", "/a%2Fb", "/a/b?w=1", "http://a/a/b")),
+    *({"REQUEST_URI": text} for text in ("", "/a%2Fb", "/%61/b", "/a/a")),
+]
+
+
+@given(
+    st.lists(st.sets(st.integers(0, len(CHANGES) - 1), max_size=2), max_size=8),
+    st.sampled_from([[], ["/(?P<image_id>.*)"], ["/a", "/a/.*"]]),
+)
+def test_what_was_asked_before_changes_no_id(asked, patterns):
+    def make_routes():
+        return Routes(patterns, query_apart=["t"])
+
+    routes = make_routes()
+
+    for changes in [*asked, *asked]:
+        request = environ("/a/b")
+        for change in changes:
+            request |= CHANGES[change]
+        assert routes.image_id(request) == make_routes().image_id(request)
+
+
+def test_so_many_requests_are_remembered_and_no_more(monkeypatch):
+    monkeypatch.setattr(routes_module, "_MOST_KNOWN", 3)
+    routes = Routes([])
+
+    for number in range(10):
+        assert routes.image_id(environ(f"/{number}")) == f"http://server:8080/{number}"
+        assert 0 < len(routes._known) <= 3
+
+
+def test_long_request_is_not_remembered():
+    """Else a client could fill the memory with a thousand of the longest that the server takes."""
+    routes = Routes([".*"], query_in_id=False)
+
+    routes.image_id(environ(QUERY_STRING="w" * 3 * MAX_ID_LENGTH))
+
+    assert not routes._known
+
+
+def test_port_may_be_a_number():
+    """PEP 3333 wants a string; not every server gives one."""
+    assert Routes([]).image_id(environ(SERVER_PORT=81)) == "http://server:81/cat.png"

@@ -1,0 +1,86 @@
+"""An image that is on its way, as its readers see it: from this process or from another.
+
+Imports: drivers.base, errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..drivers.base import Record
+from ..errors import DriverError, FillError
+
+#: Bytes that a reader gets at most at a time.
+MOST = 512 * 1024
+
+
+class FillLost(DriverError):
+    """The fill cannot go on for this reader; the image may be had in another way.
+
+    Its writer died, was cut off by the app, or cannot store any more; or nothing
+    came for as long as the reader would wait.
+    """
+
+
+class FillStalled(FillLost):
+    """Nothing came for as long as the reader would wait; for others it may still go on."""
+
+
+class FillFailed(FillError):
+    """The image is wrong, or the app failed: nobody has the rest of it."""
+
+
+class GrowingReader(Protocol):
+    """One reader of a fill. For one thread at a time."""
+
+    def read(self, position: int, most: int, patience: float) -> bytes:
+        """Give bytes from ``position``, as soon as there are any.
+
+        :param most: at most so many.
+        :param patience: seconds to wait for another to bring the next byte.
+        :return: empty at the image's end, once all of it was found right.
+        :raises FillLost: there will be no more here.
+        :raises FillFailed: nobody has more.
+        """
+
+    def close(self) -> None:
+        """Read no more; a second close does nothing."""
+
+
+class Growing(Protocol):
+    """A fill under way. Threads may share it."""
+
+    @property
+    def image_id(self) -> str:
+        """What is filled."""
+
+    @property
+    def record(self) -> Record | None:
+        """What the app said about it; ``None``: nothing yet. Size 0, checksum empty."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes that the app promised, or ``None``; of use once there is a record."""
+
+    @property
+    def declined(self) -> str:
+        """A word for why it is not stored, so that everybody asks the app for himself."""
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all of it is there and was found right, so that it is as good as an entry."""
+
+    def count_hit(self, count: Callable[[], object]) -> None:
+        """Have a hit counted as soon as the image is an entry."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+
+    def wait_for_record(self, seconds: float) -> bool:
+        """Wait until the app has answered. :return: whether :attr:`record` is there now;
+        if not, it is declined or over, or the time has passed."""
+
+    def reader(self) -> GrowingReader:
+        """Give one more reader."""

@@ -1,0 +1,118 @@
+"""An image on its way, as something to answer from.
+
+For the rules it is an entry: it has a record, and bytes at positions. A read
+waits for bytes that have not come yet. Where the fill is lost for this reader
+but not the image, it goes on elsewhere.
+
+Imports: core.growing, drivers.base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from ..core.growing import MOST, FillLost, Growing, GrowingReader
+from ..drivers.base import Record
+
+#: Times that one answer goes on elsewhere.
+_MOST_CHANGES = 5
+
+#: Gives a reader that goes on from a position with the same version, in the place of one that
+#: raised this error.
+GoOn = Callable[[Record, int | None, int, FillLost], GrowingReader]
+
+
+class GrowingEntry:
+    """A fill that a request answers from; an :class:`~cachemw.drivers.base.Entry` for the rules.
+
+    :param reader: closed with it.
+    :param patience: seconds to wait for each byte that another brings.
+    :param go_on: finds another reader; ``None``: there is no other.
+    """
+
+    #: It is not in memory, as far as anybody knows.
+    data = None
+
+    #: What comes was checked, or is held back until it is.
+    is_checked = False
+
+    #: A read may call the app, so it is made by the request's own thread or greenlet.
+    is_offloaded = False
+
+    def __init__(
+        self,
+        growing: Growing,
+        reader: GrowingReader,
+        *,
+        patience: float,
+        go_on: GoOn | None,
+    ) -> None:
+        announced = growing.record
+        assert announced is not None
+        self.image_id = growing.image_id
+        self.growing = growing
+        #: Whether it is as good as an entry.
+        self.is_verified = growing.is_verified
+        self.length = growing.length
+        self.size = self.length or 0
+        self.record = dataclasses.replace(announced, size=self.size)
+        self.on_close: Callable[[], None] | None = None
+        self._reader = reader
+        self._patience = patience
+        self._go_on = go_on
+        self._changes = 0
+        self._is_closed = False
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``, as soon as there are any.
+
+        :raises FillLost: there will be no more, here or elsewhere.
+        :raises FillFailed: nobody has more.
+        """
+        while True:
+            try:
+                return self._reader.read(position, size, self._patience)
+            except FillLost as exc:
+                self._changes += 1
+                if self._go_on is None or self._changes > _MOST_CHANGES:
+                    raise
+                self._reader.close()
+                self._reader = self._go_on(self.record, self.length, position, exc)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return Stream(self, MOST)
+
+    def close(self) -> None:
+        """Let go of it; a second close does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            self._reader.close()
+        finally:
+            on_close, self.on_close = self.on_close, None
+            if on_close is not None:
+                on_close()
+
+
+class Stream:
+    """The body of a whole answer whose length nobody knows yet. Closing it closes the entry."""
+
+    def __init__(self, entry: GrowingEntry, block: int) -> None:
+        self._entry = entry
+        self._block = block
+        self._position = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        data = self._entry.pread(self._block, self._position)
+        if not data:
+            raise StopIteration
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        self._entry.close()

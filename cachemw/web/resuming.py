@@ -1,0 +1,364 @@
+"""Go on with an image from where somebody stopped: what is kept, and the rest from the app.
+
+Two need it. A request that asks the app for an image of which the first bytes
+were kept has only the rest sent; and a reader whose fill was lost goes on
+elsewhere, without its client noticing. Both hold on to one version, by its
+strong validator, and take nothing without one.
+
+Source: RFC 9110, sections 13.1.5, 14.2 and 15.3.7.
+
+Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors,
+web.exchange, web.fields, web.growing, web.keeping, web.storing, web.validation, web.vary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from ..core.cache import ImageCache
+from ..core.config import Settings
+from ..core.fill import Fill
+from ..core.growing import FillLost, FillStalled, GrowingReader
+from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
+from ..errors import LengthMismatch
+from . import fields, hits, storing, validation, vary
+from .exchange import Answer
+from .growing import GoOn
+from .keeping import Keeper
+
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+App = Callable[..., Iterable[bytes]]
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+
+
+class Resumer:
+    """Finds the rest of images. Safe for threads."""
+
+    def __init__(self, app: App, cache: ImageCache, settings: Settings, keeper: Keeper) -> None:
+        self._app = app
+        self._cache = cache
+        self._settings = settings
+        self._keeper = keeper
+
+    def kept_for(self, lead: Fill, environ: Environ) -> Kept | None:
+        """Give what is kept of an image, if the rest can be asked for and a request may have it."""
+        sink = lead.sink
+        kept = None if sink is None else sink.kept
+        if kept is None or not kept.length or not kept.parts:
+            return None
+        if kept.record.variant or validation.strong_validator(kept.record.headers) is None:
+            return None
+        return kept if vary.selected(kept.record.vary, environ) else None
+
+    def going_on(self, environ: Environ) -> GoOn:
+        """Give what finds another reader for a request's answer.
+
+        :param environ: the client's request, which is copied.
+        """
+        request = validation.unconditional(environ)
+
+        def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
+            return self._go_on(dict(request), record, length, position, lost)
+
+        return go_on
+
+    def _go_on(
+        self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost
+    ) -> GrowingReader:
+        if length is None or validation.strong_validator(record.headers) is None:
+            raise lost
+        log.info("%s; its readers go on elsewhere", lost)
+        if not isinstance(lost, FillStalled):
+            reader = self._join(request, record, length)
+            if reader is not None:
+                return reader
+        return self._ask_for_rest(request, record, length, position, lost)
+
+    def _join(self, request: Environ, record: Record, length: int) -> GrowingReader | None:
+        """Find another who has the image, or go on with its fill for everybody."""
+
+        def is_same(other: Record) -> bool:
+            return other.vary == record.vary and (
+                validation.same_version(record.headers, other.headers)
+            )
+
+        joined = self._cache.join(
+            record.image_id,
+            is_same,
+            patience=self._settings.follow_timeout,
+            may_lead=True,
+            finish_from=self._settings.on_abort,
+            is_movable=is_movable(request, self._settings),
+        )
+        if joined.entry is not None:
+            return EntryReader(joined.entry)
+        if joined.reader is not None:
+            return joined.reader
+        if joined.lead is None:
+            return None
+        try:
+            return self._lead(request, record, length, joined.lead)
+        except BaseException:
+            joined.lead.decline("")
+            raise
+
+    def _lead(
+        self, request: Environ, record: Record, length: int, lead: Fill
+    ) -> GrowingReader | None:
+        """Go on with a fill that was left, for everybody who waits."""
+        kept = self.kept_for(lead, request)
+        if (
+            kept is None
+            or kept.length != length
+            or not (validation.same_version(record.headers, kept.record.headers))
+        ):
+            lead.decline("")
+            return None
+        hole = holes(kept)[0]
+        answer = self.ask(request, record.image_id, kept.record.headers, hole, length)
+        if not is_part(answer, kept.record.headers, hole, length):
+            answer.close()
+            lead.decline("")
+            return None
+        self.complete(answer, kept, request)
+        expected = self._keeper.expected(request, answer, kept.record)
+        reader = self._keeper.begin(answer, kept.record, expected, lead, keep=True)
+        if isinstance(reader, str):
+            answer.close()
+            return None
+        return reader
+
+    def _ask_for_rest(
+        self, request: Environ, record: Record, length: int, position: int, lost: FillLost
+    ) -> GrowingReader:
+        """Have the app send the rest to one reader alone."""
+        rest = Part(position, length)
+        answer = self.ask(request, record.image_id, record.headers, rest, length)
+        try:
+            if is_part(answer, record.headers, rest, length):
+                return StreamReader(answer.body, position)
+            if answer.code == 200 and validation.same_version(record.headers, answer.headers):
+                reader = StreamReader(answer.body, 0)
+                reader.skip(position)
+                return reader
+        except BaseException:
+            answer.close()
+            raise
+        answer.close()
+        raise lost
+
+    def ask(
+        self, request: Environ, image_id: str, headers: fields.Headers, part: Part, length: int
+    ) -> Answer:
+        """Ask the app for a part of a version.
+
+        :param request: a request of ours alone.
+        :param headers: of the version.
+        :param length: of the whole, bytes.
+        """
+        answer = Answer(request, _nobody, hits.cache_status("fwd=partial"))
+        answer.deletion_before = self._cache.mark_of_deletion(image_id)
+        request["REQUEST_METHOD"] = "GET"
+        with asking(request, part_of(headers, part, length)):
+            answer.fetch(self._app)
+        return answer
+
+    def complete(self, answer: Answer, kept: Kept, environ: Environ) -> None:
+        """Make an answer with the first hole in what is kept one of the whole image.
+
+        Its body then has the parts that are kept, and asks the app for the other holes.
+
+        :param environ: the request, which is copied.
+        """
+        assert kept.length is not None
+        request = validation.unconditional(environ)
+        first = Answer(request, _nobody, hits.cache_status("fwd=partial"))
+        first.body = answer.body
+        answer.body = cast(Iterable[bytes], _Patchwork(self, first, kept, request))
+        make_whole(answer, kept.record.headers, kept.length)
+
+
+class _Patchwork:
+    """All of an image: parts that are kept, and the app's bytes for what is between.
+
+    :param first: the app's answer for the first hole.
+    :param request: to ask for the others with.
+    """
+
+    def __init__(self, resumer: Resumer, first: Answer, kept: Kept, request: Environ) -> None:
+        self._resumer = resumer
+        self._answer: Answer | None = first
+        self._kept = kept
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes | Part]:
+        position, length = 0, self._kept.length
+        assert length is not None
+        for hole in holes(self._kept):
+            if hole.start > position:
+                yield Part(position, hole.start)
+            position = hole.start
+            for chunk in self._ask(hole, length).body:
+                position += len(chunk)
+                if position > hole.stop:
+                    raise LengthMismatch(self._kept.record.image_id, f"longer than {hole}")
+                yield chunk
+            self.close()
+            if position != hole.stop:
+                return  # cut short
+        if position < length:
+            yield Part(position, length)
+
+    def _ask(self, hole: Part, length: int) -> Answer:
+        if self._answer is None:
+            record = self._kept.record
+            answer = self._resumer.ask(self._request, record.image_id, record.headers, hole, length)
+            self._answer = answer
+            if not is_part(answer, record.headers, hole, length):
+                raise FillLost(record.image_id, "the app has another version by now")
+        return self._answer
+
+    def close(self) -> None:
+        """Close the app's answer; a second close does nothing."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+
+def is_movable(environ: Mapping[str, Any], settings: Settings) -> bool:
+    """Say whether another thread than the request's own may read the app's answer."""
+    return settings.pump == "any" and bool(environ.get("wsgi.multithread", True))
+
+
+def holes(kept: Kept) -> list[Part]:
+    """Give what is missing of an image, in order: at least one part, since the app is asked
+    whether it still has this version."""
+    assert kept.length is not None
+    missing, position = [], 0
+    for part in kept.parts:
+        if part.start > position:
+            missing.append(Part(position, part.start))
+        position = part.stop
+    if position < kept.length:
+        missing.append(Part(position, kept.length))
+    last = (kept.length - 1) // CHUNK * CHUNK
+    return missing or [Part(last, kept.length)]
+
+
+def part_of(headers: fields.Headers, part: Part, length: int) -> dict[str, str]:
+    """Give the fields that ask for a part of a version, as environ keys."""
+    validator = validation.strong_validator(headers)
+    assert validator is not None
+    last = "" if part.stop == length else part.stop - 1
+    return {"HTTP_RANGE": f"bytes={part.start}-{last}", "HTTP_IF_RANGE": validator}
+
+
+def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) -> bool:
+    """Say whether an answer is a part of a version."""
+    if answer.code != 206 or answer.written:
+        return False
+    match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
+    if match is None or tuple(map(int, match.groups())) != (part.start, part.stop - 1, length):
+        return False
+    try:
+        sent = storing.content_length(answer.headers)
+    except ValueError:
+        return False
+    if sent not in (None, part.stop - part.start):
+        return False
+    # It may leave out what the client of the range has (RFC 9110, section 15.3.7).
+    return validation.freshens(headers, answer.headers)
+
+
+def make_whole(answer: Answer, headers: fields.Headers, length: int) -> None:
+    """Give an answer with the rest of a version the head of the whole one."""
+    renewed = validation.updated(headers, answer.headers, answer.answered)
+    kept = [pair for pair in renewed if pair[0].lower() != "content-length"]
+    answer.status = "200 OK"
+    answer.headers = [*kept, ("Content-Length", str(length))]
+
+
+@contextlib.contextmanager
+def asking(environ: Environ, asked: Mapping[str, str]) -> Iterator[None]:
+    """Have other conditions in a request, and no range, for as long as the block lasts.
+
+    In the environ itself, not in a copy: what is in front of the filter may look for what
+    the app leaves in it.
+
+    :param asked: the conditions, and whatever else the app is to see in place of the client's.
+    """
+    changed = {*validation.CLIENT_CONDITIONS, *asked}
+    own = {key: environ.pop(key) for key in changed if key in environ}
+    environ.update(asked)
+    try:
+        yield
+    finally:
+        for key in changed:
+            environ.pop(key, None)
+        environ.update(own)
+
+
+class EntryReader:
+    """Reads a complete image as if it grew."""
+
+    def __init__(self, entry: Entry | MemoryEntry) -> None:
+        self._entry = entry
+
+    def read(self, position: int, most: int, patience: float) -> bytes:
+        """See :class:`~cachemw.core.growing.GrowingReader`."""
+        return self._entry.pread(most, position)
+
+    def close(self) -> None:
+        """Let go of it; a second close does nothing."""
+        self._entry.close()
+
+
+class StreamReader:
+    """Reads an app's answer for one reader, who goes forward only.
+
+    :param position: in the image, of the first byte that comes.
+    """
+
+    def __init__(self, body: Iterable[bytes], position: int) -> None:
+        self._body = body
+        self._chunks = iter(body)
+        self._chunk = b""
+        self._position = position
+
+    def skip(self, position: int) -> None:
+        """Read on to a position, for nobody."""
+        while self._position < position:
+            if not self.read(self._position, position - self._position, 0.0):
+                return
+
+    def read(self, position: int, most: int, patience: float) -> bytes:
+        """See :class:`~cachemw.core.growing.GrowingReader`."""
+        if position != self._position:
+            raise FillLost("a stream", f"byte {position} is not the next, {self._position}")
+        while not self._chunk:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._chunk = chunk
+        data, self._chunk = self._chunk[:most], self._chunk[most:]
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the answer; a second close does nothing."""
+        body, self._body = self._body, ()
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+
+
+def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
+    """A ``start_response`` for an answer that no client waits for."""
+    return lambda data: None
