@@ -248,7 +248,8 @@ def test_a_living_writers_file_is_not_touched_and_a_dead_ones_is_used_at_once(
 import sys
 from tests.contract.drivers import open_driver
 driver = open_driver(sys.argv[1], sys.argv[2])
-driver.start_fill("cat").write(b"half of it")
+sink = driver.start_fill("cat")
+sink.write(b"half of it")
 print("filling", flush=True)
 sys.stdin.read()
 """,
