@@ -3,7 +3,7 @@
 What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
-Imports: concurrency, errors, names, core.capacity, core.checksum, core.config,
+Imports: concurrency, errors, names, core.asked, core.capacity, core.checksum, core.config,
 core.fill, core.fills, core.growing, core.hot, core.verified, drivers._hits, drivers.base.
 """
 
@@ -22,6 +22,7 @@ from ..drivers._hits import flush_every_counter
 from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sums
 from ..errors import BadDriverConfiguration, DriverError, FillUnderWay, ImageNotFound
 from ..names import check_image_id
+from .asked import Asked
 from .capacity import Capacity, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
@@ -290,16 +291,20 @@ class ImageCache:
                     return joined
             if not may_lead:
                 return Joined()
-            lead = self._fills.claim(image_id, finish_from=finish_from, is_movable=is_movable)
-            if lead is not None:
+            claimed = self._fills.claim(image_id, finish_from=finish_from, is_movable=is_movable)
+            if isinstance(claimed, Fill):
                 entry = self.lookup(image_id, selects)  # stored since the caller looked
                 if entry is None:
-                    return Joined(lead=lead)
-                lead.decline("")
+                    return Joined(lead=claimed)
+                claimed.decline("")
                 return Joined(entry=entry)
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return Joined()
-            concurrency.Waiter().wait(_MOMENT)
+            if isinstance(claimed, Asked):
+                claimed.wait(left)
+            else:
+                concurrency.Waiter().wait(_MOMENT)
 
     def _follow(
         self, growing: Growing, selects: Callable[[Record], bool], deadline: float
@@ -348,7 +353,7 @@ class ImageCache:
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
         fill = lead or self._fills.claim(image_id)
-        if fill is None:
+        if not isinstance(fill, Fill):
             raise FillUnderWay(image_id, "is being filled already")
         try:
             concurrency.run_blocking(self._make_ready, fill, record, length, keep)
@@ -356,7 +361,7 @@ class ImageCache:
             fill.decline(exc.reason if isinstance(exc, DriverError) else "error")
             raise
         self._fills.forget_declined(image_id)
-        return fill.begin(
+        reader = fill.begin(
             source,
             record,
             length=length,
@@ -364,17 +369,19 @@ class ImageCache:
             make_record=_completing(record),
             is_resumable=is_resumable,
         )
+        self._fills.begun(fill)
+        return reader
 
     def _make_ready(self, fill: Fill, record: Record, length: int | None, keep: bool) -> None:
         """Have a fill's file ready for what the app answered."""
         sink = fill.sink
-        assert sink is not None
-        if record.variant:
-            # It was claimed before anybody knew which variant comes.
-            fill.sink = self.driver.start_fill(fill.image_id, record.variant)
-            sink.leave("variant")
+        if sink is not None and record.variant:
+            # What is kept is of another variant.
+            sink.leave()
             sink.close()
-            sink = fill.sink
+            sink = None
+        if sink is None:
+            sink = fill.sink = self.driver.start_fill(fill.image_id, record.variant)
         fill.room = Room(self.capacity, fill.image_id, length)
         sink.announce(record, length, keep)
         fill.room.begin(sink)

@@ -37,11 +37,11 @@ NEVER = 2.0
 
 #: Bytes of an image whose end is not held back until the device has all of it, since that takes
 #: long. What is shorter is an entry by then, in every process.
-_LARGE = 64 * 2**20
+_LARGE = 256 * 2**20
 
 #: Seconds for which a fill that is not worth finishing goes on after readers in other processes
 #: were last seen to wait.
-_GRACE = 2.0
+_GRACE = 0.8
 
 #: Seconds for which a reader waits at most that has no reason to give up.
 _FOR_EVER = 86400.0
@@ -128,8 +128,10 @@ class Fill:
 
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
+        if self._over:
+            return False
         sink = self.sink
-        return not self._over and sink is not None and sink.is_current()
+        return self.record is None or (sink is not None and sink.is_current())
 
     # The leader's side
 
@@ -239,9 +241,10 @@ class Fill:
         """Count a reader out; without readers the fill goes on only if it is worth it."""
         with self._lock:
             self._readers.discard(reader)
-            is_left = not self._readers and not self._over and not self.is_verified
+            has_begun = self.record is not None and not self.is_verified
+            is_left = has_begun and not self._readers and not self._over
             if is_left and not self.is_worth_finishing():
-                self._abandoned = not (self._can_go_on() and self.is_wanted_elsewhere())
+                self._abandoned = not (self._can_go_on() and self._has_readers_elsewhere())
             is_mine = self._abandoned and not self._pumping and not self._over
             if is_mine:
                 self._pumping = True
@@ -335,6 +338,10 @@ class Fill:
         """Say whether a reader in another process waits for more than it was shown."""
         sink = self.sink
         return sink is not None and sink.wanted() > self._intake.published
+
+    def _has_readers_elsewhere(self) -> bool:
+        """Say whether readers in other processes ever waited; they may have left since."""
+        return self.sink is not None and self.sink.wanted() > 0
 
     def attend(self) -> bool:
         """Do what other processes need soon. :return: whether somebody must pump for them, or
@@ -544,7 +551,8 @@ class Fill:
         whole = "" if self.length is None else f" of {self.length}"
         reason = f"the client left after {self._received}{whole} bytes"
         self._error = FillLost(self.image_id, reason)
-        keeps = not self._is_given_up and self._finish_from < NEVER
+        keeps = self._finish_from < NEVER or self._has_readers_elsewhere()
+        keeps = keeps and not self._is_given_up
         self._drop(reason, self._is_resumable and keeps, is_wrong=False)
 
     def _drop(self, reason: str, is_resumable: bool, is_wrong: bool = True) -> None:

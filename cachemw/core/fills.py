@@ -1,7 +1,7 @@
 """The fills that are under way: those of this process, and those of others that it follows.
 
-Imports: concurrency, core.capacity, core.fill, core.followed, core.growing, core.supervisor,
-drivers.base, errors.
+Imports: concurrency, core.asked, core.capacity, core.fill, core.followed, core.growing,
+core.supervisor, drivers.base, errors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import OrderedDict
 from .. import concurrency
 from ..drivers.base import Driver, Sink
 from ..errors import DriverError, FillUnderWay
+from .asked import Asked
 from .capacity import Capacity, Room
 from .fill import NEVER, Fill
 from .followed import Followed
@@ -38,6 +39,7 @@ class Fills:
         #: Images whose fill is just being begun here.
         self._claiming: set[str] = set()
         self._followed: dict[str, Followed] = {}
+        self._asked: dict[str, Asked] = {}
         self._declined: OrderedDict[str, float] = OrderedDict()
 
     def under_way(self, image_id: str) -> list[Growing]:
@@ -51,17 +53,22 @@ class Fills:
             return current
         if followed is not None and followed.is_current():
             return [followed]
+        other = self._followed_fill(image_id) if self._driver.has_fill(image_id) else None
+        return [] if other is None else [other]
+
+    def _followed_fill(self, image_id: str) -> Followed | None:
+        """Give the fill that another process shows."""
         try:
             tail = self._driver.tail(image_id)
         except DriverError as exc:
             log.warning("cannot look at the fill of %s", exc)
-            return []
+            return None
         if tail is None:
-            return []
+            return None
         followed = Followed(image_id, tail, self._forget_followed)
         if followed.is_over:
             followed.drop()
-            return []
+            return None
         with self._lock:
             other = self._followed.get(image_id)
             if other is None or not other.is_current():
@@ -70,14 +77,16 @@ class Fills:
             followed.drop()
         else:
             supervisor.follow(followed)
-        return [other]
+        return other
 
     def claim(
         self, image_id: str, *, finish_from: float = NEVER, is_movable: bool = False
-    ) -> Fill | None:
-        """Become the one who asks the app for an image; ``None``: somebody else is.
+    ) -> Fill | Asked | Followed | None:
+        """Become the one who asks the app for an image.
 
-        :raises DriverError: its file cannot be made.
+        :return: a fill to lead; or who asks already, in another process; ``None``: somebody
+            here does.
+        :raises DriverError: it cannot be found out who does.
         """
         with self._lock:
             if image_id in self._claiming or any(
@@ -86,22 +95,42 @@ class Fills:
                 return None
             self._claiming.add(image_id)
         try:
-            sink = concurrency.run_blocking(self._driver.start_fill, image_id, undo=_let_go)
-            return self.add(image_id, sink, finish_from=finish_from, is_movable=is_movable)
-        except FillUnderWay:
-            return None
+            if not concurrency.run_blocking(self._driver.begin_asking, image_id):
+                return self._asked_elsewhere(image_id)
+            try:
+                sink = self._kept(image_id)
+                fill = self._new_fill(image_id, sink, finish_from, is_movable)
+            except FillUnderWay:
+                self._driver.end_asking(image_id)
+                return self._followed_fill(image_id)
+            except BaseException:
+                self._driver.end_asking(image_id)
+                raise
         finally:
             self._claiming.discard(image_id)
+        return fill
 
-    def add(
-        self,
-        image_id: str,
-        sink: Sink | None,
-        *,
-        finish_from: float = NEVER,
-        is_movable: bool = False,
+    def _kept(self, image_id: str) -> Sink | None:
+        """Take hold of what may be kept of an image, before anybody asks for the rest.
+
+        :raises FillUnderWay: it is somebody's.
+        """
+        if not self._driver.has_fill(image_id):
+            return None
+        return concurrency.run_blocking(self._driver.start_fill, image_id, undo=_let_go)
+
+    def _asked_elsewhere(self, image_id: str) -> Asked | None:
+        """Give the question of another process."""
+        with self._lock:
+            asked = self._asked.get(image_id)
+            if asked is None or asked.is_over:
+                asked = self._asked[image_id] = Asked(image_id, self._driver, self._forget_asked)
+        supervisor.follow(asked)
+        return asked
+
+    def _new_fill(
+        self, image_id: str, sink: Sink | None, finish_from: float, is_movable: bool
     ) -> Fill:
-        """Begin a fill, seen by other requests from now on."""
         fill = Fill(
             image_id,
             sink,
@@ -112,8 +141,12 @@ class Fills:
         )
         with self._lock:
             self._own.setdefault(image_id, []).append(fill)
-        supervisor.add(fill)
         return fill
+
+    def begun(self, fill: Fill) -> None:
+        """Note that a fill has its answer, and that others see it by its files from now on."""
+        self._driver.end_asking(fill.image_id)
+        supervisor.add(fill)
 
     def remember_declined(self, image_id: str) -> None:
         """Note that an image's answer was not stored, so that nobody waits for it in vain."""
@@ -134,7 +167,15 @@ class Fills:
             with self._lock:
                 self._declined.pop(image_id, None)
 
+    def _forget_asked(self, asked: Asked) -> None:
+        supervisor.drop(asked)
+        with self._lock:
+            if self._asked.get(asked.image_id) is asked:
+                del self._asked[asked.image_id]
+
     def _forget_own(self, fill: Fill) -> None:
+        if fill.record is None:
+            self._driver.end_asking(fill.image_id)
         supervisor.drop(fill)
         with self._lock:
             fills = self._own.get(fill.image_id, [])

@@ -6,7 +6,7 @@ the readers here, and has a few threads pump what no reader here pumps.
 Threads begin with the first fill, since those that begin before a server
 forks are dead after it.
 
-Imports: concurrency, core.fill, core.followed.
+Imports: concurrency, core.asked, core.fill, core.followed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 from .. import concurrency
+from .asked import Asked
 from .fill import Fill
 from .followed import Followed
 
@@ -37,7 +38,7 @@ class Supervisor:
         """A child of fork has none of its parent's threads and fills."""
         self._lock = concurrency.Lock()
         self._fills: set[Fill] = set()
-        self._followed: set[Followed] = set()
+        self._followed: set[Followed | Asked] = set()
         self._pumped: set[Fill] = set()
         self._is_running = False
 
@@ -47,13 +48,13 @@ class Supervisor:
             self._fills.add(fill)
         self._start()
 
-    def follow(self, fill: Followed) -> None:
-        """Look at a fill of another process until it is dropped."""
+    def follow(self, fill: Followed | Asked) -> None:
+        """Look at what another process does until it is dropped."""
         with self._lock:
             self._followed.add(fill)
         self._start()
 
-    def drop(self, fill: Fill | Followed) -> None:
+    def drop(self, fill: Fill | Followed | Asked) -> None:
         """Attend to it no more."""
         with self._lock:
             self._fills.discard(fill)

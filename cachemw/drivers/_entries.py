@@ -5,7 +5,7 @@ evicting quick, and is told of every change.
 
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
-Imports: concurrency, errors, names, drivers.base, drivers._claims, drivers._fills,
+Imports: concurrency, errors, names, drivers.base, drivers._asking, drivers._claims, drivers._fills,
 drivers._hits, drivers._invalid, drivers._lock, drivers._memory, drivers._records,
 drivers._sums, drivers._tail, drivers._translate, drivers._tree.
 """
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError, ImageCorrupt, ImageNotFound
 from . import _claims, _fills, _invalid, _records, _sums
+from ._asking import Asking
 from ._hits import Gathered, HitCounter
 from ._lock import DirectoryLock
 from ._memory import Identity, RecordMemory, identity
@@ -59,6 +60,7 @@ class EntryFiles(Driver):
         self.lock = DirectoryLock(self.name, lambda: self.tree.base, self._repair)
         self.memory = RecordMemory()
         self.hits = HitCounter(self._write_hits)
+        self.asking = Asking(lambda: self.tree.base)
 
     # What a subclass keeps
 
@@ -133,6 +135,7 @@ class EntryFiles(Driver):
 
     def close(self) -> None:
         self.hits.stop()
+        self.asking.close()
         self.tree.close()
 
     # Reading
@@ -243,6 +246,23 @@ class EntryFiles(Driver):
 
     def is_being_cached(self, image_id: str) -> bool:
         return any(_claims.is_claimed(name, self.tree.incomplete) for name in names_of(image_id))
+
+    def begin_asking(self, image_id: str) -> bool:
+        with translating(image_id):
+            return self.asking.begin(image_id)
+
+    def end_asking(self, image_id: str) -> None:
+        self.asking.end(image_id)
+
+    def is_asked_elsewhere(self, image_id: str) -> bool:
+        try:
+            return self.asking.is_asked_elsewhere(image_id)
+        except OSError:
+            return False
+
+    def has_fill(self, image_id: str) -> bool:
+        name = names.entry_name(image_id)
+        return os.access(name, os.F_OK, dir_fd=self.tree.incomplete, follow_symlinks=False)
 
     def tail(self, image_id: str, variant: int = 0) -> Tail | None:
         with translating(image_id):

@@ -469,6 +469,29 @@ class Driver(abc.ABC):
         :raises DriverError: the file cannot be made.
         """
 
+    def begin_asking(self, image_id: str) -> bool:
+        """Become the one process that asks the app for an image, until :meth:`end_asking`. For
+        one thread of a process at a time. Never waits.
+
+        :return: whether no other process is; a driver that does not know says so too.
+        :raises DriverError: it cannot be found out.
+        """
+        return True
+
+    def end_asking(self, image_id: str) -> None:  # noqa: B027 (a driver may do without)
+        """Ask no more. Never raises."""
+
+    def is_asked_elsewhere(self, image_id: str) -> bool:
+        """Say whether another process asks the app for an image. Never raises."""
+        return False
+
+    @abc.abstractmethod
+    def has_fill(self, image_id: str) -> bool:
+        """Say whether a fill was begun that has not ended as an entry; somebody's or nobody's.
+
+        Costs little. Never raises.
+        """
+
     @abc.abstractmethod
     def tail(self, image_id: str, variant: int = 0) -> Tail | None:
         """Look at an image's fill, whoever has it under way; ``None`` if there is none."""

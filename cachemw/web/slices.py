@@ -201,7 +201,8 @@ class Slicer:
         self, record: Record, lead: Fill, kept: Kept | None, part: Part, length: int
     ) -> None:
         sink = lead.sink
-        assert sink is not None
+        if sink is None:
+            sink = lead.sink = self._cache.driver.start_fill(record.image_id)
         sink.announce(record, length, keep=kept is not None)
         there = sum(stop - start for start, stop in kept.parts) if kept is not None else 0
         more = part.stop - part.start

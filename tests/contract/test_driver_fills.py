@@ -173,19 +173,23 @@ def test_an_answer_that_is_not_stored_is_told_and_leaves_nothing(driver, other):
     assert driver.get_usage() == 0
 
 
-def test_a_deleted_image_is_over_for_its_followers_at_once(driver, other):
+def test_a_deleted_image_goes_on_for_its_followers_and_for_nobody_else(driver, other):
     sink = begin(driver, "cat")
     sink.write(BODY)
     sink.publish(10)
     with looking(other) as tail:
+        assert (tail.is_current(), sink.is_current()) == (True, True)
         other.delete_cached_image("cat")
-        assert (tail.state().outcome, tail.is_alive()) == ("", False)
-        assert tail.pread(100, 0) == BODY[:10]
+        assert (tail.is_current(), sink.is_current()) == (False, False)
+        assert other.tail("cat") is None
+        sink.publish(20)
+        assert (tail.state().outcome, tail.is_alive()) == ("", True)
+        assert tail.pread(100, 0) == BODY[:20]
         assert in_incomplete(driver) == []
         again = begin(other, "cat")
         with pytest.raises(DriverError, match="deleted"):
             sink.commit(record_of("cat", BODY))
-        assert tail.state().outcome == ""
+        assert (tail.state().outcome, tail.is_alive()) == ("", False)
         with looking(driver) as second:
             assert second.is_alive()
         again.write(b"new")
@@ -419,3 +423,27 @@ def test_files_of_fills_are_listed_and_counted_once(driver):
     assert driver.clean(0) == 1
     assert in_incomplete(driver) == []
     assert driver.get_usage() == 0
+
+
+def test_one_process_asks_for_an_image_at_a_time(driver, driver_name, start_python):
+    assert driver.begin_asking("cat")
+    asking = """
+import sys
+from tests.contract.drivers import open_driver
+driver = open_driver(sys.argv[1], sys.argv[2])
+print(driver.is_asked_elsewhere("cat"), driver.begin_asking("cat"), driver.begin_asking("dog"))
+sys.stdout.flush()
+sys.stdin.read()
+"""
+    other = start_python(asking, driver_name, driver.directory)
+    assert other.stdout.readline() == "True False True\n"
+
+    assert driver.is_asked_elsewhere("dog")
+    assert not driver.begin_asking("dog")
+    driver.end_asking("cat")
+    another = start_python(asking, driver_name, driver.directory)
+    assert another.stdout.readline() == "False True False\n"
+
+    other.kill()
+    other.wait()
+    assert driver.begin_asking("dog")

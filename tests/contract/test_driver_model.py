@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from cachemw import names
 from cachemw.drivers.base import Record
-from cachemw.errors import DriverError, ImageCorrupt, ImageNotFound
+from cachemw.errors import DriverError, FillUnderWay, ImageCorrupt, ImageNotFound
 
 from .drivers import LONG_HEADERS, assert_sound, open_driver, path_of, sha256
 
@@ -68,6 +68,10 @@ class DriverMachine(RuleBasedStateMachine):
         self.images: dict[str, Image] = {}
         self.fills = {}
         self.abandoned: dict[str, int] = {}
+        #: Of those, the bytes of which somebody can go on with.
+        self.partial: dict[str, bytes] = {}
+        #: Of fills under way, what was kept of an earlier one, and whether others know it.
+        self.known: dict[str, tuple[bytes, bool]] = {}
         self.invalid: dict[str, int] = {}
         self.queue: list[str] = []
 
@@ -91,19 +95,37 @@ class DriverMachine(RuleBasedStateMachine):
 
     # Fills
 
-    @rule(which=WHICH, image_id=IDS, body=BODIES, reserved=st.integers(0, 100))
-    def begin(self, which, image_id, body, reserved):
+    @rule(
+        which=WHICH,
+        image_id=IDS,
+        body=BODIES,
+        reserved=st.integers(0, 100),
+        announce=st.sampled_from(["keep", "anew", ""]),
+    )
+    def begin(self, which, image_id, body, reserved, announce):
         driver = self.drivers[which]
         if image_id in self.fills:
-            with pytest.raises(DriverError, match="filled already"):
+            with pytest.raises(FillUnderWay):
                 driver.start_fill(image_id)
             return
         sink = driver.start_fill(image_id)
         self.abandoned.pop(image_id, None)
+        kept = self.partial.pop(image_id, b"")
+        if kept:
+            assert sink.kept.parts == ((0, len(kept)),)
+            assert sink.pread(100, 0) == kept
+        else:
+            assert sink.kept is None
         sink.reserve(reserved)
+        if announce:
+            sink.announce(Record(image_id, 0, ""), 200, keep=announce == "keep")
+        if announce != "keep" and (announce or body):
+            kept = b""
         sink.write(body[:7])
         sink.write(body[7:])
-        self.fills[image_id] = sink, body
+        #: Without a word about it, what was kept stays until something is written.
+        self.fills[image_id] = sink, kept + body
+        self.known[image_id] = kept, bool(announce or kept)
 
     def record(self, image_id, long):
         _, body = self.fills[image_id]
@@ -153,7 +175,22 @@ class DriverMachine(RuleBasedStateMachine):
         image_id = data.draw(st.sampled_from(sorted(self.fills)))
         sink, _ = self.fills.pop(image_id)
         self.abandoned[image_id] = os.fstat(sink.fd).st_size
+        kept, _ = self.known[image_id]
+        if kept:
+            # The rest has no checksum before its chunk is whole.
+            self.partial[image_id] = kept
         sink.forget_parent()
+
+    @precondition(lambda self: self.fills)
+    @rule(data=st.data(), declined=st.sampled_from(["", "", "no-store"]))
+    def leave(self, data, declined):
+        image_id = data.draw(st.sampled_from(sorted(self.fills)))
+        sink, body = self.fills.pop(image_id)
+        _, is_announced = self.known[image_id]
+        sink.leave(declined)
+        if body and is_announced and not declined:
+            self.partial[image_id] = body
+            self.abandoned[image_id] = len(body)
 
     # Reading and removing
 
@@ -178,6 +215,7 @@ class DriverMachine(RuleBasedStateMachine):
         existed = self.images.pop(image_id, None) is not None
         assert self.drivers[which].delete_cached_image(image_id) is existed
         self.abandoned.pop(image_id, None)
+        self.partial.pop(image_id, None)
         if image_id in self.fills:
             record = self.record(image_id, long=True)
             sink, _ = self.fills.pop(image_id)
@@ -255,6 +293,7 @@ class DriverMachine(RuleBasedStateMachine):
             for image_id, size in self.abandoned.items()
             if path_of(self.drivers[0], image_id, "incomplete").exists()
         }
+        self.partial = {i: body for i, body in self.partial.items() if i in self.abandoned}
 
     @rule(which=WHICH)
     def clean(self, which):
@@ -262,6 +301,7 @@ class DriverMachine(RuleBasedStateMachine):
         assert cleaned == len(self.invalid) + len(self.abandoned)
         self.invalid.clear()
         self.abandoned.clear()
+        self.partial.clear()
 
     # Queue
 
@@ -309,6 +349,8 @@ class DriverMachine(RuleBasedStateMachine):
             assert driver.get_queued_images() == self.queue
             found = {image["image_id"]: image["size"] for image in driver.get_invalid_images()}
             assert found == self.invalid
+            partial = {i["image_id"]: i["size"] for i in driver.get_partial_images()}
+            assert partial == {i: len(body) for i, body in self.partial.items()}
             assert all(driver.is_being_cached(image_id) for image_id in self.fills)
         assert_sound(self.drivers[0])
 

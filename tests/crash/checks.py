@@ -73,7 +73,8 @@ def clean(directory: Path, driver: str) -> None:
         assert commands.main(["clean", "--stall-time", "0", *where]) == 0
     assert os.listdir(directory / "incomplete") == []
     assert os.listdir(directory / "invalid") == []
-    assert set(os.listdir(directory / ".records")) <= set(entry_files(directory))
+    for aside in (".records", ".sums"):
+        assert set(os.listdir(directory / aside)) <= set(entry_files(directory))
 
 
 def assert_sound(

@@ -8,18 +8,21 @@ what was to be written.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cachemw import CacheFilter
 from cachemw.drivers import _index, _xattrs
+from cachemw.drivers.base import Record, Sink
 
 from . import syncing
-from .origin import ROUTES, Origin, download, image_id
+from .origin import ROUTES, Origin, body, download, headers, image_id
 
 #: Functions of ``os`` that the drivers change a directory by.
 _CALLS = (
@@ -125,6 +128,8 @@ def run(operation: str, directory: str, driver: str, at: int, when: str, names: 
         options = {"dir": directory, "driver": driver, "driver_fallback": False, **OPTIONS}
         if operation.endswith("durable"):
             options["durability"] = "full"
+        if operation == "abort":
+            options["on_abort"] = "discard"
         return CacheFilter(Origin(), routes=ROUTES, **options)
 
     if operation == "start":
@@ -151,6 +156,53 @@ def _commit(number: int, version: int = 0) -> Callable[[CacheFilter], None]:
 
 def _abort(app: CacheFilter) -> None:
     assert not download(app, FRESH, stop_at=0.5).complete
+
+
+def _begin(app: CacheFilter, number: int, version: int = 0) -> Sink:
+    sink = app.cache.driver.start_fill(image_id(number))
+    data = body(number, version)
+    record = Record(image_id(number), 0, "", tuple(headers(number, version)), stored=time.time())
+    sink.announce(record, len(data), keep=not version)
+    if sink.kept is None:
+        sink.reserve(len(data))
+        sink.write(data[: len(data) // 2])
+        sink.publish(len(data) // 2)
+    return sink
+
+
+def _finish(sink: Sink, number: int, version: int = 0) -> None:
+    data = body(number, version)
+    sink.write(data[sink.written :])
+    checksum = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    fields = tuple(headers(number, version))
+    sink.commit(Record(image_id(number), len(data), checksum, fields, stored=time.time()))
+    sink.close()
+
+
+def _leave(app: CacheFilter) -> None:
+    _begin(app, FRESH_LARGE).leave()
+
+
+def _leave_and_go_on(app: CacheFilter) -> None:
+    _begin(app, FRESH_LARGE).leave()
+    sink = _begin(app, FRESH_LARGE)
+    assert sink.kept is not None
+    _finish(sink, FRESH_LARGE)
+
+
+def _leave_and_begin_anew(app: CacheFilter) -> None:
+    _begin(app, FRESH_LARGE).leave()
+    _finish(_begin(app, FRESH_LARGE, 7), FRESH_LARGE, 7)
+
+
+def _decline(app: CacheFilter) -> None:
+    _begin(app, FRESH).leave(declined="no-store")
+
+
+def _delete_while_filled(app: CacheFilter) -> None:
+    sink = _begin(app, FRESH)
+    app.cache.delete_cached_image(image_id(FRESH))
+    sink.leave()
 
 
 def _adopt(app: CacheFilter) -> None:
@@ -210,6 +262,11 @@ OPERATIONS: dict[str, Callable[[CacheFilter], None]] = {
     "replace with the record aside durable": _commit(STORED_ASIDE, 7),
     "replace an id that is no name, with the record aside": _commit(3, 7),
     "abort": _abort,
+    "leave": _leave,
+    "leave and go on": _leave_and_go_on,
+    "leave and begin anew": _leave_and_begin_anew,
+    "decline": _decline,
+    "delete while it is filled": _delete_while_filled,
     "adopt": _adopt,
     "invalidate": _invalidate,
     "invalidate with the record aside": _invalidate_with_record_aside,

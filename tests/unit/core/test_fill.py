@@ -505,3 +505,13 @@ def test_end_of_a_large_image_does_not_wait_for_the_device(monkeypatch):
     assert over.wait(20)
     assert sink.outcome == "committed"
     assert counted == [True]
+
+
+def test_who_waits_in_vain_for_the_answer_ends_nothing():
+    fill = shared(FakeSink())
+    follower = fill.reader()
+    assert not fill.wait_for_record(0.01)
+    follower.close()
+
+    assert b"".join(begin(fill, Source(b"ab"), 2)) == b"ab"
+    assert fill.stored
