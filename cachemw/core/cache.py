@@ -100,6 +100,7 @@ class ImageCache:
 
     def close(self) -> None:
         """Write what is gathered and let go of the directory."""
+        self._fills.stop()
         self.driver.close()
 
     # Hits

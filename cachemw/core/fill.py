@@ -126,6 +126,11 @@ class Fill:
         """Whether nothing more will come."""
         return self._over
 
+    @property
+    def available(self) -> int:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        return self._available
+
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
         if self._over:
@@ -251,6 +256,17 @@ class Fill:
         if is_mine:
             self._pump(None)
         self._let_go_of_file()
+
+    def stop(self) -> None:
+        """Go on for nobody: the cache is being closed. What came is kept."""
+        with self._lock:
+            if self._readers or self._over or self.is_verified or self.record is None:
+                return
+            self._abandoned = True
+            is_mine = not self._pumping
+            self._pumping = True
+        if is_mine:
+            self._pump(None)
 
     def count_hit(self, count: Callable[[], object]) -> None:
         """Have a hit counted as soon as the image is an entry."""

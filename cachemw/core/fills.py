@@ -148,6 +148,13 @@ class Fills:
         self._driver.end_asking(fill.image_id)
         supervisor.add(fill)
 
+    def stop(self) -> None:
+        """End the fills that nobody here reads, since the cache is being closed."""
+        with self._lock:
+            fills = [fill for fills in self._own.values() for fill in fills]
+        for fill in fills:
+            fill.stop()
+
     def remember_declined(self, image_id: str) -> None:
         """Note that an image's answer was not stored, so that nobody waits for it in vain."""
         with self._lock:

@@ -59,6 +59,11 @@ class Followed:
         return self._state.length
 
     @property
+    def available(self) -> int:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        return self._state.readable
+
+    @property
     def declined(self) -> str:
         """See :class:`~cachemw.core.growing.Growing`."""
         outcome = self._state.outcome

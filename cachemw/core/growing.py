@@ -64,6 +64,10 @@ class Growing(Protocol):
         """Bytes that the app promised, or ``None``; of use once there is a record."""
 
     @property
+    def available(self) -> int:
+        """Bytes, from the first, that a reader gets without waiting."""
+
+    @property
     def declined(self) -> str:
         """A word for why it is not stored, so that everybody asks the app for himself."""
 

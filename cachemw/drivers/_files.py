@@ -126,10 +126,11 @@ class FileDriver(ChangingFiles):
 
     def _reap_record(self, name: str, entry: str) -> None:
         status = self._status(entry)
-        if status is not None and (
-            name == entry or _records.finish(entry, status, self.tree.records)
-        ):
-            return
+        if status is not None:
+            if name == entry:
+                return
+            # That of the entry, which may be another than this one.
+            _records.finish(entry, status, self.tree.records)
         _records.remove(name, self.tree.records)
 
     # Queue

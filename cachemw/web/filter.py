@@ -18,7 +18,8 @@ every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
 Imports: errors, core.cache, core.config, drivers.base, web.authorize,
-web.forward, web.freshness, web.hits, web.routes, web.storing, web.vary.
+web.directives, web.forward, web.freshness, web.growing, web.hits, web.ranges, web.resuming,
+web.routes, web.storing, web.vary.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..core.cache import ImageCache, Joined
 from ..core.config import Settings
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
-from . import fields, freshness, hits, resuming, storing, validation, vary
+from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
 from .authorize import Hook
 from .directives import request_directives
 from .forward import Forwarder
@@ -209,6 +210,11 @@ class CacheFilter:
             return self._answer_or_meet(environ, start_response, joined.entry)
         if joined.growing is not None:
             assert joined.reader is not None
+            if self.settings.range_miss != "fill" and ranges.is_far(
+                environ, joined.growing.available, joined.growing.length
+            ):
+                joined.reader.close()
+                return self._forward.miss(environ, start_response, image_id, "uri-miss")
             entry = GrowingEntry(
                 joined.growing,
                 joined.reader,

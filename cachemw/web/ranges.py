@@ -14,7 +14,9 @@ Imports: web.fields.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cachemw.web import fields
 
@@ -24,6 +26,9 @@ MAX_RANGES = 64
 #: A longer Range field is ignored (characters). 64 specs of two 20-digit
 #: numbers take 2,750.
 MAX_LENGTH = 4096
+
+#: Bytes beyond those that have come which a range is let wait for.
+NEAR = 16 * 2**20
 
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 
@@ -87,6 +92,20 @@ def parse_range(value: str, size: int) -> list[tuple[int, int]] | None:
     if size == 0 and slices:
         return None
     return slices if len(slices) < 2 else _coalesce(slices)
+
+
+def is_far(environ: Mapping[str, Any], available: int, length: int | None) -> bool:
+    """Whether a request wants only what a fill will bring in a while, so that the app is quicker.
+
+    :param environ: the request, as WSGI has it.
+    :param available: bytes, from the first, that have come.
+    :param length: of the image, or ``None`` if nobody knows.
+    """
+    value = environ.get("HTTP_RANGE")
+    if value is None or length is None or environ["REQUEST_METHOD"] != "GET":
+        return False
+    slices = parse_range(value, length) or [(0, length)]
+    return all(start > available + NEAR for start, _ in slices)
 
 
 def content_range(start: int, stop: int, size: int) -> str:

@@ -291,3 +291,24 @@ def test_the_length_is_that_of_the_whole_body(slices):
     body = b"".join(head + image[start:stop] for head, start, stop in layout.parts) + layout.tail
 
     assert layout.length == len(body)
+
+
+@pytest.mark.parametrize(
+    ("value", "far"),
+    [
+        (None, False),
+        ("bytes=0-", False),
+        (f"bytes={10 + ranges.NEAR}-", False),
+        (f"bytes={11 + ranges.NEAR}-", True),
+        ("bytes=-1", True),
+        ("bytes=0-0,-1", False),
+        ("bytes=x", False),
+        (f"bytes={3 * ranges.NEAR}-", False),
+    ],
+)
+def test_a_range_is_far_if_all_of_it_is(value, far):
+    environ = {"REQUEST_METHOD": "GET"} | ({"HTTP_RANGE": value} if value else {})
+
+    assert ranges.is_far(environ, 10, 3 * ranges.NEAR) == far
+    assert not ranges.is_far(environ, 10, None)
+    assert not ranges.is_far(environ | {"REQUEST_METHOD": "HEAD"}, 10, 3 * ranges.NEAR)
