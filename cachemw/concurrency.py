@@ -224,6 +224,9 @@ os.register_at_fork(after_in_child=_decide_again)
 
 # Waiting and threads of requests
 
+#: Seconds. The system takes no time-out without an end.
+_DAY = 86400.0
+
 
 class Waiter:
     """Lets one request's thread, or greenlet, wait until another of its kind wakes it.
@@ -246,8 +249,8 @@ class Waiter:
         self._semaphore.release()
 
     def wait(self, seconds: float) -> bool:
-        """Wait. :return: whether it was woken."""
-        return bool(self._semaphore.acquire(timeout=seconds))
+        """Wait, at most for a day. :return: whether it was woken."""
+        return bool(self._semaphore.acquire(timeout=min(seconds, _DAY)))
 
 
 def start_request_thread(function: Callable[[], object], name: str) -> None:

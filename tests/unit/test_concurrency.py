@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import threading
 
 import pytest
@@ -47,6 +48,12 @@ def tick():
         sleep(0.01)
 spawn(tick)
 """
+
+
+def test_a_wait_without_an_end_ends_when_it_is_woken():
+    waiter = concurrency.Waiter()
+    waiter.wake()
+    assert waiter.wait(math.inf)
 
 
 @pytest.fixture(params=HUBS)
