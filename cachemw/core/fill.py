@@ -119,6 +119,8 @@ class Fill:
         #: The one reader that has the app to itself after the storing ended, and what others
         #: can still have.
         self._last_reader: Reader | None = None
+        #: Whether what was written in vain is gone.
+        self._is_freed = False
         self._left_for_others = 0
 
     @property
@@ -133,7 +135,7 @@ class Fill:
 
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
-        if self._over:
+        if self._over or self._is_freed:
             return False
         sink = self.sink
         return self.record is None or (sink is not None and sink.is_current())
@@ -465,6 +467,9 @@ class Fill:
     def _go_on_for_one(self, reader: Reader | None) -> None:
         """Nothing more is stored: one reader has the app for itself from here; lock held."""
         if self._last_reader is None:
+            # Nobody but the leader cannot go on elsewhere.
+            leader = next((other for other in self._readers if other.is_leader), None)
+            reader = leader or reader
             if reader is None:
                 reader = max(self._readers, key=lambda other: other.position, default=None)
             self._last_reader = reader
@@ -487,7 +492,10 @@ class Fill:
         last, failure = self._last_reader, self._intake.failure
         if last is None or failure is None or self.sink is None:
             return
+        if self.sink.kept is not None:
+            return  # the source comes back to what was kept
         if len(self._readers) == 1 and last.position >= self._intake.written:
+            self._is_freed = True
             concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
 
     def _finish(self) -> None:
@@ -543,7 +551,9 @@ class Fill:
         if sink is None:
             return
         if self._intake.failure is not None:
-            concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
+            # What was kept is in the file alone; that is left when its readers have passed.
+            if sink.kept is None:
+                concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
             return
         try:
             record = self._make_record(self._received, checksum)
