@@ -114,6 +114,10 @@ class Keeper:
         reader = self.begin(answer, record, expected, lead, keep)
         if isinstance(reader, str):
             return self.decline(answer, forward, reader)
+        return self.send(answer, reader, forward)
+
+    def send(self, answer: Answer, reader: Reader, forward: str) -> Iterable[bytes]:
+        """Send an answer that is being stored. :return: the body for the server."""
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
