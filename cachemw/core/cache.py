@@ -383,8 +383,10 @@ class ImageCache:
             sink = None
         if sink is None:
             sink = fill.sink = self.driver.start_fill(fill.image_id, record.variant)
-        fill.room = Room(self.capacity, fill.image_id, length)
         sink.announce(record, length, keep)
+        parts = sink.kept.parts if keep and sink.kept is not None else ()
+        kept = sum(stop - start for start, stop in parts)
+        fill.room = Room(self.capacity, fill.image_id, length, kept)
         fill.room.begin(sink)
 
     def decline(self, lead: Fill, word: str, is_lasting: bool) -> None:

@@ -97,20 +97,23 @@ class Room:
     """What one fill has set aside.
 
     :param length: bytes promised, or ``None``.
+    :param kept: bytes that are there and count already.
     """
 
-    def __init__(self, capacity: Capacity, image_id: str, length: int | None) -> None:
+    def __init__(
+        self, capacity: Capacity, image_id: str, length: int | None, kept: int = 0
+    ) -> None:
         self._capacity = capacity
         self._image_id = image_id
         self._length = length
-        self._reserved = 0
+        self._reserved = kept
 
     def begin(self, sink: Sink) -> None:
         """Set aside what the fill needs at its start.
 
         :raises CacheFull: there is no room; the fill should not begin.
         """
-        self._reserve(sink, self._step() if self._length is None else self._length)
+        self._reserve(sink, self._reserved + self._step() if self._length is None else self._length)
 
     def extend(self, sink: Sink, needed: int) -> None:
         """Set aside what an image of ``needed`` bytes or more takes.

@@ -5,7 +5,7 @@ its state (``_statefile``). A file is gone on with only by whoever finds the
 bytes that its state names; else the fill begins in new files, so that nobody
 who still reads the old ones meets bytes of another version.
 
-Imports: names, drivers._boot, drivers._claims, drivers._parts, drivers._statefile,
+Imports: names, drivers._claims, drivers._parts, drivers._statefile,
 drivers._states, drivers._tree, drivers.base.
 """
 
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from .. import names
 from . import _claims, _statefile, _states
-from ._boot import boot_id
 from ._parts import Parts
 from ._statefile import StateFile
 from ._states import Chunk, Header
@@ -125,8 +124,7 @@ def _go_on(fd: int, size: int, state: StateFile, header: Header, whose: Whose) -
     parts = Parts()
     for chunk in chunks:
         parts.add(chunk.number * CHUNK, chunk.number * CHUNK + chunk.length)
-    readable = header.readable if header.boot == boot_id() else 0
-    state.go_on(min(readable, parts.stop_from(0)))
+    state.go_on(min(header.readable, parts.stop_from(0)))
     state.reserve(0)
     return Begun(fd, size, state, Kept(record, length, parts.all()), chunks)
 

@@ -206,9 +206,8 @@ class FileSink(Sink):
             self._make_durable(record)
             self._driver.enter(self, record)
         except OSError as exc:
-            error = self._translated(exc)
-            self._fail(error.reason)
-            raise error from exc
+            self._fail(self._translated(exc).reason)
+            raise self._translated(exc) from exc
         except BaseException as exc:
             self._fail(str(exc) or type(exc).__name__)
             raise

@@ -181,7 +181,14 @@ class CacheFilter:
             self._forward.refresh(environ, record)
         try:
             return hits.answer(
-                self.cache, environ, start_response, entry, stored.representation, age, status
+                self.cache,
+                environ,
+                start_response,
+                entry,
+                stored.representation,
+                age,
+                status,
+                self._forward.going_on(environ) if entry.is_checked else None,
             )
         except ImageCorrupt:
             return self._miss(environ, start_response, record.image_id)

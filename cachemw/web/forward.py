@@ -560,7 +560,14 @@ class Forwarder:
         """
         try:
             return hits.answer(
-                self._cache, request, start_response, entry, representation, age, status
+                self._cache,
+                request,
+                start_response,
+                entry,
+                representation,
+                age,
+                status,
+                self.going_on(request),
             )
         except ImageCorrupt:
             record = entry.record

@@ -1,19 +1,22 @@
-"""An image on its way, as something to answer from.
+"""An image on its way, or one that may turn out damaged, as something to answer from.
 
 For the rules it is an entry: it has a record, and bytes at positions. A read
 waits for bytes that have not come yet. Where the fill is lost for this reader
 but not the image, it goes on elsewhere.
 
-Imports: core.growing, drivers.base.
+Imports: concurrency, core.growing, drivers.base, errors.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
+from .. import concurrency
 from ..core.growing import MOST, FillLost, Growing, GrowingReader
-from ..drivers.base import Record
+from ..drivers.base import Entry, Record
+from ..errors import ImageCorrupt
 
 #: Times that one answer goes on elsewhere.
 _MOST_CHANGES = 5
@@ -95,6 +98,71 @@ class GrowingEntry:
             on_close, self.on_close = self.on_close, None
             if on_close is not None:
                 on_close()
+
+
+class HealedEntry:
+    """A complete image that is checked as it is read; what is found damaged comes from the app.
+
+    Damage in the first bytes that are read raises instead: then nothing was sent yet, and the
+    whole request can be a miss.
+
+    :param entry: closed with it.
+    :param go_on: finds a reader of the same version.
+    """
+
+    data = None
+    is_checked = True
+
+    #: A read may call the app.
+    is_offloaded = False
+
+    def __init__(self, entry: Entry, go_on: GoOn) -> None:
+        assert entry.record is not None
+        self.image_id = entry.image_id
+        self.size = entry.size
+        self.record = entry.record
+        self._entry = entry
+        self._go_on = go_on
+        self._reader: GrowingReader | None = None
+        self._has_begun = False
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Give up to ``size`` bytes from ``position``.
+
+        :raises ImageCorrupt: they are damaged, and nothing was read before, or the app does
+            not have this version any more.
+        """
+        if self._reader is None:
+            try:
+                data = concurrency.run_blocking(self._entry.pread, size, position)
+                self._has_begun = True
+                return data
+            except ImageCorrupt as exc:
+                if not self._has_begun:
+                    raise
+                lost = FillLost(self.image_id, exc.reason)
+                try:
+                    self._reader = self._go_on(self.record, self.size, position, lost)
+                except FillLost:
+                    raise exc from None
+        return self._reader.read(position, size, math.inf)
+
+    def __iter__(self) -> Iterator[bytes]:
+        position = 0
+        while position < self.size:
+            data = self.pread(MOST, position)
+            if not data:
+                raise FillLost(self.image_id, f"ends at byte {position}")
+            yield data
+            position += len(data)
+
+    def close(self) -> None:
+        """Let go of it; a second close does nothing."""
+        try:
+            if self._reader is not None:
+                self._reader.close()
+        finally:
+            self._entry.close()
 
 
 class Stream:

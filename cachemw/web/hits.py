@@ -14,7 +14,7 @@ from typing import Any
 from ..core.cache import ImageCache
 from ..drivers.base import Entry, MemoryEntry, Record
 from . import fields
-from .growing import GrowingEntry, Stream
+from .growing import GoOn, GrowingEntry, HealedEntry, Stream
 from .policy import Policy, policy
 from .respond import BLOCK, Representation, serve, serve_stream
 
@@ -68,11 +68,13 @@ def answer(
     representation: Representation,
     age: float,
     status: str,
+    go_on: GoOn | None = None,
 ) -> Iterable[bytes]:
     """Answer a GET or HEAD from an entry, which counts a hit when it is closed, if it is complete.
 
     :param age: of the stored answer, in seconds.
     :param status: parameters of Cache-Status.
+    :param go_on: finds another who has the image, where a checked entry is found damaged.
     :raises ImageCorrupt: the entry was found damaged and has left the cache; it is closed, and
         nothing was sent.
     """
@@ -84,6 +86,9 @@ def answer(
     if isinstance(entry, GrowingEntry) and entry.length is None:
         stream = Stream(entry, BLOCK)
         return serve_stream(environ, start_response, stream, entry.close, representation, extra)
+    if go_on is not None and isinstance(entry, Entry) and entry.is_checked:
+        healed = HealedEntry(entry, go_on)
+        return serve(environ, start_response, healed, representation, extra)
     return serve(environ, start_response, entry, representation, extra)
 
 

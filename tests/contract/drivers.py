@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import os
@@ -120,6 +121,12 @@ def assert_sound(driver: Driver) -> None:
 
 def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
+
+
+def settled_descriptors() -> int:
+    """Count open descriptors, without those of what earlier tests left to the collector."""
+    gc.collect()
+    return open_descriptors()
 
 
 def open_descriptors() -> int:

@@ -17,9 +17,11 @@ from .drivers import (
     fills,
     in_incomplete,
     open_descriptors,
+    open_driver,
     pattern,
     read,
     record_of,
+    settled_descriptors,
     store,
 )
 
@@ -295,7 +297,7 @@ def test_a_closed_tail_gives_a_drivers_error_and_no_other_files_bytes(driver, ot
     sink = begin(driver, "cat")
     sink.write(BODY)
     sink.publish(100)
-    before = open_descriptors()
+    before = settled_descriptors()
     tail = other.tail("cat")
     tail.close()
     tail.close()
@@ -330,7 +332,7 @@ def test_fills_and_tails_leak_no_descriptors(driver, other):
             other.sums(entry)
 
     everything()
-    before = open_descriptors()
+    before = settled_descriptors()
     for _ in range(3):
         everything()
     assert open_descriptors() == before
@@ -394,6 +396,9 @@ if pid == 0:
     sink.publish(5)
     sink.leave()
     assert tail.is_alive() and tail.state().readable == 0
+    files = [os.readlink(f.path) for f in os.scandir("/proc/self/fd") if os.path.exists(f.path)]
+    # Those of the tail.
+    assert len([path for path in files if "/incomplete/" in path]) == 2, files
     os.write(here[1], b"x")
     os.read(there[0], 1)
     assert not tail.is_alive()
@@ -447,3 +452,138 @@ sys.stdin.read()
     other.kill()
     other.wait()
     assert driver.begin_asking("dog")
+
+
+STORM = """
+import functools, random, sys
+from cachemw.drivers.base import CHUNK
+from cachemw.errors import DriverError, FillUnderWay
+from tests.contract.drivers import *
+driver = open_driver(sys.argv[1], sys.argv[2], durability="none")
+chance, turns = random.Random(int(sys.argv[3])), int(sys.argv[4])
+SIZE = 2 * CHUNK + 5000
+whole = functools.cache(lambda version: pattern(SIZE, version))
+
+def version_of(record):
+    return dict(record.headers)["ETag"]
+
+def fill(image_id):
+    sink = driver.start_fill(image_id)
+    version, keep, position = str(chance.randrange(4)), False, 0
+    if sink.kept is not None:
+        old = version_of(sink.kept.record)
+        for start, stop in sink.kept.parts:
+            assert sink.pread(stop - start, start) == whole(old)[start:stop], "kept wrong bytes"
+        if chance.random() < 0.6:
+            version, keep = old, True
+            counts["gone on"] += 1
+    try:
+        if chance.random() < 0.1:
+            sink.leave()
+            return
+        headers = (("ETag", version),)
+        sink.announce(Record(image_id, 0, "", headers), SIZE, keep)
+        sink.reserve(SIZE)
+        body, position = whole(version), sink.written
+        while position < SIZE:
+            step = chance.choice([1000, 50_000, CHUNK, 400_000])
+            sink.write(body[position : position + step], position)
+            position = min(position + step, SIZE)
+            sink.publish(max(0, position - 10))
+            if chance.random() < 0.15:
+                chance.choice([sink.leave, sink.leave, sink.forget_parent])()
+                counts["left"] += 1
+                return
+        record = record_of(image_id, body)
+        sink.commit(Record(image_id, SIZE, record.checksum, headers))
+        counts["stored"] += 1
+    except DriverError as exc:
+        assert "deleted" in exc.reason, exc
+        sink.leave()
+    finally:
+        sink.close()
+
+def follow(image_id):
+    tail = driver.tail(image_id)
+    if tail is None:
+        return
+    for _ in range(chance.randrange(1, 20)):
+        state = tail.state()
+        if state.record is not None:
+            data = tail.pread(SIZE, 0)
+            assert data == whole(version_of(state.record))[: len(data)], "wrong bytes"
+            counts["followed"] += bool(data)
+        tail.is_alive()
+        tail.want(chance.randrange(SIZE))
+    tail.close()
+
+def look(image_id):
+    with driver.open_for_read(image_id) as entry:
+        sums = driver.sums(entry)
+        body = whole(version_of(entry.record))
+        assert entry.read() == body, "wrong image"
+        if sums is not None:
+            assert all(sums.check(n, body[n * CHUNK :][:CHUNK]) for n in range(3)), "wrong sums"
+            counts["sums"] += 1
+
+counts = dict.fromkeys(["gone on", "left", "stored", "followed", "sums"], 0)
+for turn in range(turns):
+    image_id = chance.choice(["cat", "a/b"])
+    try:
+        action = chance.choice([fill, fill, fill, fill, follow, follow, follow, look, look, None])
+        if action is not None:
+            action(image_id)
+        else:
+            chance.choice([
+                lambda: driver.delete_cached_image(image_id),
+                lambda: driver.evict(chance.randrange(2 * SIZE)),
+                lambda: driver.clean(0),
+                lambda: driver.invalidate(image_id, "for the test"),
+                driver.get_partial_images,
+            ])()
+        driver.get_usage()
+    except FillUnderWay:
+        follow(image_id)
+    except DriverError as exc:
+        assert exc.reason in ("not in the cache", "bytes of its fill are missing"), exc
+    if turn % 20 == 0:
+        print(turn, flush=True)
+assert all(counts.values()), counts
+"""
+
+
+def test_processes_that_share_fills_meet_no_wrong_byte(driver_name, tmp_path, start_python):
+    directory = tmp_path / "cache"
+    workers = [start_python(STORM, driver_name, directory, seed, 250) for seed in range(3)]
+    for worker in workers:
+        worker.communicate(timeout=280)
+        assert worker.returncode == 0
+    assert_clean(driver_name, directory)
+
+
+def test_processes_killed_while_they_share_fills_leave_a_sound_directory(
+    driver_name, tmp_path, start_python
+):
+    directory = tmp_path / "cache"
+    for seed in range(3):
+        workers = [
+            start_python(STORM, driver_name, directory, 10 * seed + n, 10**6) for n in range(3)
+        ]
+        for worker in workers:
+            worker.stdout.readline()
+            worker.stdout.readline()
+        for worker in workers:
+            assert worker.poll() is None
+            worker.kill()
+            worker.communicate()
+    assert_clean(driver_name, directory)
+
+
+def assert_clean(driver_name, directory):
+    driver = open_driver(driver_name, directory)
+    assert_sound(driver)
+    driver.clean(0)
+    assert in_incomplete(driver) == []
+    assert set(os.listdir(directory / ".sums")) <= set(os.listdir(directory))
+    assert driver.get_usage() == driver.get_cache_size()
+    driver.close()

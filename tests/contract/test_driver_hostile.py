@@ -24,6 +24,7 @@ from .drivers import (
     path_of,
     plant,
     read,
+    settled_descriptors,
     store,
 )
 
@@ -84,7 +85,7 @@ def test_a_hard_link_planted_while_filling_voids_the_fill(driver, victim):
     assert not driver.is_cached("cat")
 
 
-@pytest.mark.parametrize("name", ["incomplete", "invalid", "queue", ".records", ".lock"])
+@pytest.mark.parametrize("name", ["incomplete", "invalid", "queue", ".records", ".sums", ".lock"])
 def test_a_link_in_the_place_of_a_part_stops_the_start(driver_name, tmp_path, victim, name):
     directory, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
     directory.mkdir()
@@ -155,7 +156,7 @@ def test_a_directory_that_cannot_be_made_is_named(driver_name, tmp_path, where):
     (tmp_path / "file").write_bytes(b"")
     directory = tmp_path / "file" if where == "file" else tmp_path / "file" / "cache"
 
-    before = open_descriptors()
+    before = settled_descriptors()
     for _ in range(3):
         with pytest.raises(BadDriverConfiguration) as caught:
             open_driver(driver_name, directory)
@@ -169,7 +170,7 @@ def test_a_failed_start_leaves_no_descriptor_open(driver_name, tmp_path):
     directory = tmp_path / "cache"
     directory.mkdir()
     (directory / "queue").write_bytes(b"")
-    before = open_descriptors()
+    before = settled_descriptors()
     for _ in range(5):
         with pytest.raises(BadDriverConfiguration):
             open_driver(driver_name, directory)

@@ -141,6 +141,18 @@ def test_something_else_in_the_place_of_a_state_is_harmless(driver, make_driver,
     assert_harmless(driver, other)
 
 
+def test_a_state_that_is_also_a_file_elsewhere_is_not_written_to(driver, make_driver, tmp_path):
+    _, path = left(driver, "left")
+    (tmp_path / "elsewhere").hardlink_to(path)
+    before = path.read_bytes()
+    other = make_driver()
+
+    assert other.tail("cat") is None
+    assert other.get_partial_images() == []
+    assert_harmless(driver, other)
+    assert (tmp_path / "elsewhere").read_bytes() == before
+
+
 @pytest.mark.parametrize("what", ["link", "hard link"])
 def test_links_planted_for_the_next_fill_are_not_written_to(driver, victim, what):
     """Whoever guesses the number that a new file gets can plant a state for it."""

@@ -21,6 +21,7 @@ from .drivers import (
     open_driver,
     path_of,
     read,
+    settled_descriptors,
     store,
 )
 
@@ -256,7 +257,7 @@ def test_threads_that_do_everything_at_once_neither_deadlock_nor_leak(driver):
     store(driver, "warm")
     driver.evict(1)
     driver.get_usage()
-    before = open_descriptors()
+    before = settled_descriptors()
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(6)]
     for thread in threads:
         thread.start()
@@ -319,14 +320,14 @@ def test_nothing_leaks_descriptors(driver):
         driver.delete_all_cached_images()
 
     everything()
-    before = open_descriptors()
+    before = settled_descriptors()
     for _ in range(3):
         everything()
     assert open_descriptors() == before
 
 
 def test_closing_lets_go_of_everything_and_may_be_repeated(driver_name, tmp_path):
-    before = open_descriptors()
+    before = settled_descriptors()
     driver = open_driver(driver_name, tmp_path / "cache")
     store(driver, "cat")
     hit(driver, "cat")

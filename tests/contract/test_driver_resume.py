@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from cachemw.drivers import _fills, _statefile, _tail
+from cachemw.drivers import _statefile, _tail
 from cachemw.drivers.base import CHUNK, Record
 from cachemw.errors import DriverError
 
@@ -213,6 +213,33 @@ def test_a_version_that_left_nothing_usable_is_not_written_over(driver, other):
         again.leave()
 
 
+def test_checksums_of_what_was_never_announced_vouch_for_nothing(driver, other):
+    """What is only reserved reads as zeros, and these may be what was there before."""
+    sink = driver.start_fill("cat")
+    sink.write(bytes(2 * CHUNK))
+    sink.forget_parent()
+    sink = begin(other, "cat", SIZE)
+    assert sink.kept is None
+    sink.reserve(SIZE)
+    sink.forget_parent()
+
+    assert kept(driver) is None
+
+
+@pytest.mark.parametrize("outcome", ["failed: wrong", "declined: no-store"])
+def test_a_fill_with_an_outcome_is_not_gone_on_with(driver, other, outcome):
+    """Its writer died before it could remove the files."""
+    sink = begin(driver, "cat", SIZE)
+    sink.write(BODY)
+    sink.state.end(outcome)
+    sink.forget_parent()
+
+    assert other.tail("cat") is None
+    assert driver.get_partial_images() == []
+    assert kept(driver) is None
+    assert in_incomplete(driver) == []
+
+
 def test_writing_without_a_word_drops_what_was_kept(driver, other):
     leave(driver, (0, CHUNK))
     with contextlib.closing(other.tail("cat")) as tail, driver.open_for_write("cat") as sink:
@@ -257,7 +284,6 @@ def test_after_a_power_cut_nothing_is_readable_before_it_was_checked(driver, oth
     with (
         mock.patch.object(_statefile, "boot_id", return_value="another"),
         mock.patch.object(_tail, "boot_id", return_value="another"),
-        mock.patch.object(_fills, "boot_id", return_value="another"),
     ):
         with contextlib.closing(other.tail("cat")) as tail:
             assert tail.state().readable == 0

@@ -193,3 +193,17 @@ def test_a_copy_of_the_directory_has_them(driver, driver_name, tmp_path):
 
     assert sums_of(copy).check(0, BODY[:CHUNK])
     copy.close()
+
+
+@pytest.mark.parametrize("driver_name", ["sqlite"], indirect=True)
+def test_without_attributes_an_image_has_them_too(driver, no_attributes):
+    store(driver, "cat", BODY)
+    assert sums_of(driver).check(3, BODY[3 * CHUNK :])
+    sink = begin(driver, "dog", len(BODY))
+    sink.write(BODY[:CHUNK])
+    sink.leave()
+    sink = begin(driver, "dog", len(BODY))
+    sink.write(BODY[CHUNK:])
+    sink.commit(record_of("dog", BODY))
+    assert sums_of(driver, "dog").check(3, BODY[3 * CHUNK :])
+    assert_sound(driver)

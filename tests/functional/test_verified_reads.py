@@ -11,6 +11,7 @@ from cachemw import CacheFilter, ImageCache, concurrency
 from cachemw.core.verified import VerifiedEntry
 from cachemw.drivers.base import CHUNK
 from cachemw.errors import ImageCorrupt
+from cachemw.web.apps.images import ImagesApp
 from cachemw.web.respond import BLOCK
 from tests.crash.origin import call
 from tests.fakes import FakeOrigin
@@ -148,6 +149,55 @@ def test_later_damage_ends_the_answer_before_it(app, origin, at):
 
     assert len(answer.body) == at - at % BLOCK
     assert_ended_early(app, answer, BODY)
+
+
+@pytest.mark.parametrize("at", [MIDDLE, LAST])
+@pytest.mark.parametrize("ranged", [False, True], ids=["whole", "range"])
+def test_where_the_app_has_the_version_the_rest_comes_from_there(cache, tmp_path, at, ranged):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "cat").write_bytes(BODY)
+    asked = []
+
+    def origin(environ, start_response):
+        asked.append((environ.get("HTTP_RANGE"), "HTTP_IF_RANGE" in environ))
+        return images(environ, start_response)
+
+    images = ImagesApp(str(tmp_path / "images"))
+    app = CacheFilter(origin, cache=cache)
+    flip(stored(app), at)
+
+    answer = ask(app, range="bytes=1000-") if ranged else ask(app)
+
+    assert (answer.cache_status, answer.error) == ("hit", None)
+    assert answer.body == (BODY[1000:] if ranged else BODY)
+    assert asked[1:] == [(f"bytes={at - at % BLOCK}-", True)]
+    assert app.cache.get_cached_images() == []
+    assert ask(app).cache_status == STORED
+
+
+def test_the_rest_of_another_version_is_not_taken(cache, origin):
+    origin.headers.append(("ETag", '"one"'))
+    app = CacheFilter(origin, cache=cache)
+    flip(stored(app), MIDDLE)
+    origin.images["/cat"] = b"x" * len(BODY)
+    origin.headers[-1] = ("ETag", '"two"')
+
+    answer = ask(app)
+
+    assert isinstance(answer.error, ImageCorrupt)
+    assert BODY.startswith(answer.body)
+    assert origin.opened == origin.closed
+
+
+def test_app_without_ranges_is_read_up_to_the_damage(cache, origin):
+    origin.headers.append(("ETag", '"one"'))
+    app = CacheFilter(origin, cache=cache)
+    flip(stored(app), MIDDLE)
+
+    answer = ask(app)
+
+    assert (answer.cache_status, answer.body, answer.error) == ("hit", BODY, None)
+    assert origin.opened == origin.closed == 2
 
 
 def test_damage_that_comes_during_the_answer_is_not_sent(app):

@@ -141,6 +141,15 @@ def test_known_length_is_set_aside_at_once():
     assert driver.events == events
 
 
+def test_what_is_kept_counts_once():
+    driver, sink = FakeDriver(40), FakeSink()
+    room = Room(bounds(driver, 100, 100), "cat", 60, 40)
+    room.begin(sink)
+
+    assert sink.reserved == 60
+    assert not any("evict" in str(event) for event in driver.events)
+
+
 def test_unknown_length_is_set_aside_in_steps():
     sink = FakeSink()
     room = Room(bounds(FakeDriver(), 1000 * STEP, 1000 * STEP), "cat", None)
