@@ -91,7 +91,8 @@ CALM_IMAGES = range(36)
 CALM_OPERATIONS = ("whole", "range", "parts", "unchanged", "head", "leave")
 
 #: In the cache directory beside entries, once all is over.
-OWN_FILES = {"incomplete", "invalid", "queue", ".records", ".sums", ".lock", ".deletions"}
+OWN_FILES = {"incomplete", "invalid", "queue", ".records", ".sums"}
+OWN_FILES |= {".lock", ".deletions", ".asking"}
 INDEX_FILES = {"cache.db", "cache.db-wal", "cache.db-shm"}
 
 #: What an answer that the origin broke off leaves in the server's log.
