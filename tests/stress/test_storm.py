@@ -80,7 +80,7 @@ CHOICES: dict[str, list[Any]] = {
     "verify_reads": ["size", "always"],
     "durability": ["none", "data"],
     "memory_size": [0, 2**22],
-    "on_abort": ["finish", "discard", "50"],
+    "on_abort": ["finish", "discard", "50%"],
     "range_miss": ["pass", "queue", "fill", "slice"],
     "pump": ["any", "leader"],
     "follow_timeout": [2, 30],
