@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..core import checksum
-from ..core.cache import ImageCache
+from ..core.cache import FillOvertaken, ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill, Reader
 from ..drivers.base import Entry, Record
@@ -154,7 +154,10 @@ class Keeper:
                 expected=expected,
                 is_resumable=resumable,
                 keep=keep,
+                mark=answer.deletion_before,
             )
+        except FillOvertaken:
+            return "changed"
         except CacheFull as exc:
             log.info("%s", exc)
             return "full"
