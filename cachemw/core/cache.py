@@ -47,6 +47,10 @@ class Joined(NamedTuple):
     lead: Fill | None = None
 
 
+class FillOvertaken(DriverError):
+    """The image was deleted after the app was asked for it."""
+
+
 #: Bytes read at a time from a file that is cached or verified.
 BLOCK = 2**20
 
@@ -318,7 +322,9 @@ class ImageCache:
         try:
             growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
             record = growing.record
-            if record is not None and selects(record):
+            # It may have been deleted while the app was about to answer.
+            is_current = growing.is_over or growing.is_current()
+            if record is not None and selects(record) and is_current:
                 return Joined(growing=growing, reader=reader)
         except BaseException:
             reader.close()
@@ -339,6 +345,7 @@ class ImageCache:
         expected: tuple[Checksum, ...] = (),
         is_resumable: bool = False,
         keep: bool = False,
+        mark: bytes | None = None,
     ) -> Reader:
         """Begin to store what an app sends.
 
@@ -349,7 +356,9 @@ class ImageCache:
         :param expected: checksums promised, the strongest first.
         :param is_resumable: whether the app can be asked for the rest of this version.
         :param keep: whether it goes on with what is kept, of which ``source`` has the parts.
+        :param mark: what :meth:`mark_of_deletion` gave before the app was asked, if anything.
         :return: the leading reader.
+        :raises FillOvertaken: the image was deleted since then.
         :raises CacheFull: there is no room for it.
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
@@ -357,7 +366,7 @@ class ImageCache:
         if not isinstance(fill, Fill):
             raise FillUnderWay(image_id, "is being filled already")
         try:
-            concurrency.run_blocking(self._make_ready, fill, record, length, keep)
+            concurrency.run_blocking(self._make_ready, fill, record, length, keep, mark)
         except BaseException as exc:
             fill.decline(exc.reason if isinstance(exc, DriverError) else "error")
             raise
@@ -373,7 +382,9 @@ class ImageCache:
         self._fills.begun(fill)
         return reader
 
-    def _make_ready(self, fill: Fill, record: Record, length: int | None, keep: bool) -> None:
+    def _make_ready(
+        self, fill: Fill, record: Record, length: int | None, keep: bool, mark: bytes | None
+    ) -> None:
         """Have a fill's file ready for what the app answered."""
         sink = fill.sink
         if sink is not None and record.variant:
@@ -383,6 +394,9 @@ class ImageCache:
             sink = None
         if sink is None:
             sink = fill.sink = self.driver.start_fill(fill.image_id, record.variant)
+        # Between the two: whoever deletes leaves the mark first, and then looks for the files.
+        if mark is not None and self.driver.mark_of_deletion(fill.image_id) != mark:
+            raise FillOvertaken(fill.image_id, "changed while the app answered")
         sink.announce(record, length, keep)
         parts = sink.kept.parts if keep and sink.kept is not None else ()
         kept = sum(stop - start for start, stop in parts)

@@ -118,6 +118,8 @@ class Fill:
         #: The one reader that has the app to itself after the storing ended, and what others
         #: can still have.
         self._last_reader: Reader | None = None
+        #: Whether what was written in vain is gone.
+        self._is_freed = False
         self._left_for_others = 0
 
     @property
@@ -132,7 +134,7 @@ class Fill:
 
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
-        if self._over:
+        if self._over or self._is_freed:
             return False
         sink = self.sink
         return self.record is None or (sink is not None and sink.is_current())
@@ -475,6 +477,9 @@ class Fill:
     def _go_on_for_one(self, reader: Reader | None) -> None:
         """Nothing more is stored: one reader has the app for itself from here; lock held."""
         if self._last_reader is None:
+            # Nobody but the leader cannot go on elsewhere.
+            leader = next((other for other in self._readers if other.is_leader), None)
+            reader = leader or reader
             if reader is None:
                 reader = max(self._readers, key=lambda other: other.position, default=None)
             self._last_reader = reader
@@ -500,6 +505,7 @@ class Fill:
         if self.sink.kept is not None:
             return  # further parts are still to be read from the file
         if len(self._readers) == 1 and last.position >= self._intake.written:
+            self._is_freed = True
             concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
 
     def _finish(self) -> None:

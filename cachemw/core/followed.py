@@ -171,6 +171,7 @@ class Followed:
         try:
             return concurrency.run_blocking(self._tail.pread, most, position)
         except DriverError as exc:
+            self.look()  # whoever goes on elsewhere should not come back to what is over
             raise FillLost(self.image_id, exc.reason) from exc
 
     def drop(self) -> None:

@@ -82,6 +82,9 @@ class Growing(Protocol):
     def is_over(self) -> bool:
         """Whether nothing more will come."""
 
+    def is_current(self) -> bool:
+        """Say whether somebody who asks now may follow it."""
+
     def wait_for_record(self, seconds: float) -> bool:
         """Wait until the app has answered. :return: whether :attr:`record` is there now;
         if not, it is declined or over, or the time has passed."""

@@ -5,7 +5,7 @@ stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
 What the app answers is stored by ``web.keeping``.
 
-Imports: errors, core.cache, core.config, core.fill, drivers.base, web.authorize,
+Imports: errors, core.cache, core.config, core.fill, core.growing, drivers.base, web.authorize,
 web.conditional, web.exchange, web.fields, web.freshness, web.hits,
 web.keeping, web.refresh, web.respond, web.storing, web.validation.
 """
@@ -25,6 +25,7 @@ from ..core.cache import ImageCache
 from ..core.checksum import Checksum
 from ..core.config import Settings
 from ..core.fill import Fill, Reader
+from ..core.growing import FillLost
 from ..drivers.base import Entry, Record
 from ..errors import DriverError, ImageCorrupt
 from . import conditional, fields, freshness, hits, resuming, storing, validation
@@ -164,15 +165,45 @@ class Forwarder:
                 return self._serve_adopted(environ, start_response, adopted, answer)
             if adopted is not None:
                 adopted.close()
-            return self._fill(answer, record, expected, forward, lead, is_kept)
+            body = self._fill(answer, record, expected, forward, lead, is_kept)
+            if not isinstance(body, str):
+                return body
+            if is_kept:
+                return self._pass_whole(environ, start_response, answer, forward, body)
+            return self._keeper.decline(answer, forward, body)
         if adopted is not None:
             adopted.close()
         self._queue(answer, image_id, reason)
         self._keeper.give_back(lead, reason)
+        if is_kept:
+            return self._pass_whole(environ, start_response, answer, forward, reason)
         body = self._keeper.decline(answer, forward, reason)
         if replaces is not None:
             self._keeper.forget_if_gone(answer, replaces, reason)
         return body
+
+    def _pass_whole(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        rest: Answer,
+        forward: str,
+        reason: str,
+    ) -> Iterable[bytes]:
+        """Have the app send what the client wants, since what was kept went with the fill.
+
+        :param rest: the app's answer with what was not kept.
+        :param reason: why it is not stored.
+        """
+        rest.close()
+        answer = self._ask(_given_back(environ, rest), start_response, forward)
+        if answer.written:
+            return answer.server_body()
+        try:
+            return self._keeper.decline(answer, forward, reason)
+        except BaseException:
+            answer.close()
+            raise
 
     def _ask_as_leader(
         self,
@@ -215,16 +246,20 @@ class Forwarder:
         forward: str,
         lead: Fill | None,
         keep: bool,
-    ) -> Iterable[bytes]:
-        """Send a new answer, or what the client wants of it, and store it."""
+    ) -> Iterable[bytes] | str:
+        """Send a new answer, or what the client wants of it, and store it.
+
+        :return: a word for why it is not stored, and nothing was sent; else the body.
+        """
         if keep:
             record = dataclasses.replace(record, variant=0)  # as it was kept
-        if lead is None or "HTTP_RANGE" not in answer.request:
-            return self._keeper.fill(answer, record, expected, forward, lead, keep)
         reader = self._keeper.begin(answer, record, expected, lead, keep)
         if isinstance(reader, str):
-            return self._keeper.decline(answer, forward, reader)
-        entry = GrowingEntry(lead, reader, patience=math.inf, go_on=None)
+            return reader
+        if lead is None or "HTTP_RANGE" not in answer.request:
+            return self._keeper.send(answer, reader, forward)
+        go_on = self.going_on(answer.request)
+        entry = GrowingEntry(lead, reader, patience=math.inf, go_on=go_on)
         return self._serve_validated(
             answer.request,
             answer,
@@ -518,7 +553,8 @@ class Forwarder:
         age: float,
         status: str,
     ) -> Iterable[bytes]:
-        """Answer from an entry; where it is found damaged before that, ask the app for all of it.
+        """Answer from an entry; where it is found damaged or lost before that, ask the app for
+        all of it.
 
         :param request: as the client made it, since the app has had ``environ``.
         """
@@ -538,6 +574,10 @@ class Forwarder:
             assert record is not None
             environ.update(request)
             return self.miss(environ, start_response, record.image_id, "uri-miss", replaces=record)
+        except FillLost as exc:
+            log.info("%s; the request goes to the app", exc)
+            environ.update(request)
+            return self.miss(environ, start_response, exc.image_id, "uri-miss")
 
 
 def _given_back(environ: Environ, answer: Answer) -> Environ:

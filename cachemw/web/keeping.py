@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..core import checksum
-from ..core.cache import ImageCache
+from ..core.cache import FillOvertaken, ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill, Reader
 from ..drivers.base import Entry, Record
@@ -114,6 +114,10 @@ class Keeper:
         reader = self.begin(answer, record, expected, lead, keep)
         if isinstance(reader, str):
             return self.decline(answer, forward, reader)
+        return self.send(answer, reader, forward)
+
+    def send(self, answer: Answer, reader: Reader, forward: str) -> Iterable[bytes]:
+        """Send an answer that is being stored. :return: the body for the server."""
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
@@ -150,7 +154,10 @@ class Keeper:
                 expected=expected,
                 is_resumable=resumable,
                 keep=keep,
+                mark=answer.deletion_before,
             )
+        except FillOvertaken:
+            return "changed"
         except CacheFull as exc:
             log.info("%s", exc)
             return "full"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.growing import FillLost, FillStalled, GrowingReader
 from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
-from ..errors import LengthMismatch
+from ..errors import DriverError, LengthMismatch
 from . import fields, hits, storing, validation, vary
 from .exchange import Answer
 from .growing import GoOn
@@ -63,25 +64,39 @@ class Resumer:
         :param environ: the client's request, which is copied.
         """
         request = validation.unconditional(environ)
+        lost_at: list[int] = []
 
         def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
-            return self._go_on(dict(request), record, length, position, lost)
+            # Who got nothing from another fill would get nothing from the next one either.
+            may_join = not isinstance(lost, FillStalled) and position not in lost_at
+            lost_at.append(position)
+            return self._go_on(dict(request), record, length, position, lost, may_join)
 
         return go_on
 
     def _go_on(
-        self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost
+        self,
+        request: Environ,
+        record: Record,
+        length: int | None,
+        position: int,
+        lost: FillLost,
+        may_join: bool,
     ) -> GrowingReader:
-        if length is None or validation.strong_validator(record.headers) is None:
+        if validation.strong_validator(record.headers) is None:
             raise lost
         log.info("%s; its readers go on elsewhere", lost)
-        if not isinstance(lost, FillStalled):
-            reader = self._join(request, record, length)
+        if may_join:
+            try:
+                reader = self._join(request, record, length)
+            except DriverError as exc:
+                log.info("%s", exc)
+                reader = None
             if reader is not None:
                 return reader
         return self._ask_for_rest(request, record, length, position, lost)
 
-    def _join(self, request: Environ, record: Record, length: int) -> GrowingReader | None:
+    def _join(self, request: Environ, record: Record, length: int | None) -> GrowingReader | None:
         """Find another who has the image, or go on with its fill for everybody."""
 
         def is_same(other: Record) -> bool:
@@ -110,12 +125,13 @@ class Resumer:
             raise
 
     def _lead(
-        self, request: Environ, record: Record, length: int, lead: Fill
+        self, request: Environ, record: Record, length: int | None, lead: Fill
     ) -> GrowingReader | None:
         """Go on with a fill that was left, for everybody who waits."""
         kept = self.kept_for(lead, request)
         if (
             kept is None
+            or length is None
             or kept.length != length
             or not (validation.same_version(record.headers, kept.record.headers))
         ):
@@ -136,14 +152,19 @@ class Resumer:
         return reader
 
     def _ask_for_rest(
-        self, request: Environ, record: Record, length: int, position: int, lost: FillLost
+        self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost
     ) -> GrowingReader:
         """Have the app send the rest to one reader alone."""
-        rest = Part(position, length)
-        answer = self.ask(request, record.image_id, record.headers, rest, length)
+        # With a byte that the reader has: of an unknown length, it may have all of them.
+        start = position if length is not None else max(position - 1, 0)
+        stop = sys.maxsize if length is None else length
+        answer = self.ask(request, record.image_id, record.headers, Part(start, stop), stop)
         try:
-            if is_part(answer, record.headers, rest, length):
-                return StreamReader(answer.body, position)
+            whole = _length_of_whole(answer) if length is None else length
+            if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
+                rest = StreamReader(answer.body, start)
+                rest.skip(position)
+                return rest
             if answer.code == 200 and validation.same_version(record.headers, answer.headers):
                 reader = StreamReader(answer.body, 0)
                 reader.skip(position)
@@ -275,6 +296,12 @@ def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) ->
         return False
     # It may leave out what the client of the range has (RFC 9110, section 15.3.7).
     return validation.freshens(headers, answer.headers)
+
+
+def _length_of_whole(answer: Answer) -> int | None:
+    """Give the length of the image (bytes) that an answer has a part of."""
+    match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
+    return int(match[3]) if match else None
 
 
 def make_whole(answer: Answer, headers: fields.Headers, length: int) -> None:
