@@ -562,7 +562,8 @@ class Fill:
             if sink.kept is not None:
                 # Its last part may be one that was kept: still to be read, so it is not freed.
                 concurrency.run_blocking(sink.leave, "not-stored")
-            else:
+            elif not self._is_needed():
+                # Else it goes when its readers have passed.
                 concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
             return
         try:
@@ -571,6 +572,11 @@ class Fill:
             self.stored = True
         except Exception as exc:
             not_cached(self.image_id, exc)
+
+    def _is_needed(self) -> bool:
+        """Say whether readers are behind what is in the file."""
+        with self._lock:
+            return any(reader.position < self._intake.written for reader in self._readers)
 
     def _fail(self, exc: BaseException) -> None:
         """End for all readers: the app failed, or what it sent is wrong."""
@@ -640,6 +646,12 @@ class Fill:
 
     def _let_go_of_file(self) -> None:
         """Close the file once it is over and nobody reads it any more."""
+        sink = self.sink
+        failure = None if sink is None or not self._over else self._intake.failure
+        if sink is not None and failure is not None and sink.kept is None:
+            if self._is_needed():
+                return
+            concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         with self._lock:
             if not self._over or self._readers:
                 return

@@ -95,8 +95,15 @@ OWN_FILES = {"incomplete", "invalid", "queue", ".records", ".sums"}
 OWN_FILES |= {".lock", ".deletions", ".asking"}
 INDEX_FILES = {"cache.db", "cache.db-wal", "cache.db-shm"}
 
-#: What an answer that the origin broke off leaves in the server's log.
-EXPECTED_ERRORS = ("cachemw.errors.UpstreamFailed", "cachemw.errors.LengthMismatch")
+#: What an answer that the origin broke off, or replaced, leaves in the server's log. Each of
+#: these ended a request, and whether that was excused is the judge's to say.
+EXPECTED_ERRORS = (
+    "cachemw.errors.UpstreamFailed",
+    "cachemw.errors.LengthMismatch",
+    "cachemw.core.growing.FillFailed",
+    "cachemw.core.growing.FillLost",
+    "cachemw.core.growing.FillStalled",
+)
 
 
 @dataclasses.dataclass

@@ -492,6 +492,31 @@ def test_what_was_kept_is_not_freed_before_the_app_comes_back_to_it():
     assert not fill.stored
 
 
+def test_what_was_not_stored_is_freed_when_its_readers_have_passed():
+    """Storing fails at the very end, when the leader is still at the beginning."""
+
+    class Freeing(FakeSink):
+        def rollback(self, reason, keep=True):
+            super().rollback(reason, keep)
+            self.data = b""
+
+    sink = Freeing(fail_write_at=39)
+    chunks = [bytes([n]) * BLOCK for n in range(40)]
+    fill = shared(sink)
+    leader = begin(fill, Source(*chunks), 40 * BLOCK, is_resumable=True)
+    follower = fill.reader()
+    position = 0
+    while piece := follower.read(position, BLOCK, 5):
+        position += len(piece)
+    follower.close()
+
+    assert fill.is_over
+    assert b"".join(leader) == b"".join(chunks)
+    leader.close()
+    assert sink.outcome.startswith("could not be written")
+    assert not sink.data
+
+
 def test_nobody_begins_to_follow_what_was_freed():
     sink = FakeSink(fail_write_at=1)
     fill = shared(sink)
