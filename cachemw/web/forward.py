@@ -168,7 +168,7 @@ class Forwarder:
         if adopted is not None:
             adopted.close()
         self._queue(answer, image_id, reason)
-        self._keeper.give_back(lead, reason)
+        self._keeper.give_back(lead, reason, answer)
         body = self._keeper.decline(answer, forward, reason)
         if replaces is not None:
             self._keeper.forget_if_gone(answer, replaces, reason)

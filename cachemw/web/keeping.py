@@ -135,7 +135,7 @@ class Keeper:
         :return: a word for the detail of Cache-Status if that cannot be.
         """
         if not storing.fits(record):
-            return self.give_back(lead, "fields")
+            return self.give_back(lead, "fields", answer)
         if expected:
             record = dataclasses.replace(record, checksum=str(expected[0]))
         length = storing.content_length(answer.headers)
@@ -167,13 +167,17 @@ class Keeper:
             self.forget(record.image_id)
         return reader
 
-    def give_back(self, lead: Fill | None, word: str) -> str:
+    def give_back(self, lead: Fill | None, word: str, answer: Answer) -> str:
         """Let others ask the app, since this answer is not stored.
+
+        What is kept of the image stays if the answer says nothing of it.
 
         :return: the word.
         """
         if lead is not None:
-            self._cache.decline(lead, word, is_lasting=word not in _OF_REQUEST)
+            is_gone = answer.code in _GONE and not self._rules.authorized
+            is_lasting = word not in _OF_REQUEST
+            self._cache.decline(lead, word, is_lasting, keeps=not is_gone and answer.code != 200)
         return word
 
     def decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
