@@ -164,7 +164,12 @@ class Forwarder:
                 return self._serve_adopted(environ, start_response, adopted, answer)
             if adopted is not None:
                 adopted.close()
-            return self._fill(answer, record, expected, forward, lead, is_kept)
+            body = self._fill(answer, record, expected, forward, lead, is_kept)
+            if body is not None:
+                return body
+            reason = "not-stored"
+        if is_kept:
+            return self._ask_for_all(environ, start_response, answer, forward, lead, reason)
         if adopted is not None:
             adopted.close()
         self._queue(answer, image_id, reason)
@@ -215,15 +220,18 @@ class Forwarder:
         forward: str,
         lead: Fill | None,
         keep: bool,
-    ) -> Iterable[bytes]:
-        """Send a new answer, or what the client wants of it, and store it."""
+    ) -> Iterable[bytes] | None:
+        """Send a new answer, or what the client wants of it, and store it.
+
+        :return: ``None``: it cannot be stored, and goes on with what is kept.
+        """
         if keep:
             record = dataclasses.replace(record, variant=0)  # as it was kept
-        if lead is None or "HTTP_RANGE" not in answer.request:
-            return self._keeper.fill(answer, record, expected, forward, lead, keep)
         reader = self._keeper.begin(answer, record, expected, lead, keep)
         if isinstance(reader, str):
-            return self._keeper.decline(answer, forward, reader)
+            return None if keep else self._keeper.decline(answer, forward, reader)
+        if lead is None or "HTTP_RANGE" not in answer.request:
+            return self._keeper.send(answer, reader, forward)
         entry = GrowingEntry(lead, reader, patience=math.inf, go_on=None)
         return self._serve_validated(
             answer.request,
@@ -233,6 +241,26 @@ class Forwarder:
             entry.record,
             f"fwd={forward}; stored",
         )
+
+    def _ask_for_all(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        answer: Answer,
+        forward: str,
+        lead: Fill | None,
+        reason: str,
+    ) -> Iterable[bytes]:
+        """Have all of an image sent, since what is kept of it is not to be used.
+
+        :param answer: of the app, with what is missing.
+        :param reason: why its answer is not stored.
+        """
+        assert lead is not None
+        answer.close()
+        lead.decline(reason if reason in storing.TAKEN_BACK else "")
+        request = _given_back(environ, answer)
+        return self.miss(request, start_response, lead.image_id, forward)
 
     def _queue(self, answer: Answer, image_id: str, reason: str) -> None:
         """Have an image fetched later of which a part was asked for."""

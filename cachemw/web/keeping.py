@@ -100,20 +100,24 @@ class Keeper:
         record: Record,
         expected: tuple[checksum.Checksum, ...],
         forward: str,
-        lead: Fill | None = None,
-        keep: bool = False,
     ) -> Iterable[bytes]:
         """Send an answer, and store its body as it passes.
 
         :param expected: checksums that it must have.
         :param forward: the ``fwd`` parameter of Cache-Status.
-        :param lead: the fill that this request has claimed.
-        :param keep: whether the body goes on with what is kept.
         :return: the body for the server.
         """
-        reader = self.begin(answer, record, expected, lead, keep)
+        reader = self.begin(answer, record, expected, None)
         if isinstance(reader, str):
             return self.decline(answer, forward, reader)
+        return self.send(answer, reader, forward)
+
+    def send(self, answer: Answer, reader: Reader, forward: str) -> Iterable[bytes]:
+        """Send an answer whose body is being stored.
+
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :return: the body for the server.
+        """
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
