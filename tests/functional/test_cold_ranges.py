@@ -915,10 +915,15 @@ def test_second_request_while_a_part_comes(make, origin, where, second):
         assert not thread.is_alive()
 
     assert_part(replies["first"], 0, 2 * CHUNK)
+    assert len(origin.asked) == 2
     if wanted is None:
         assert_whole(replies["second"])
     else:
         assert_part(replies["second"], *wanted)
+        # Not all the rest of the image, as whoever follows a fill would have it.
+        missing = (max(wanted[0], 2 * CHUNK), wanted[1])
+        assert origin.asked[1].range == spell(*missing)
+    assert replies["second"].cache == "fwd=uri-miss; stored"
     assert_whole(get(app, PATH))
 
 
