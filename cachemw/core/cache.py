@@ -403,14 +403,15 @@ class ImageCache:
         fill.room = Room(self.capacity, fill.image_id, length, kept)
         fill.room.begin(sink)
 
-    def decline(self, lead: Fill, word: str, is_lasting: bool) -> None:
+    def decline(self, lead: Fill, word: str, is_lasting: bool, keeps: bool = False) -> None:
         """End a fill whose answer is not stored.
 
         :param is_lasting: whether other answers for it will not be either, for a while.
+        :param keeps: whether what is kept of the image stays.
         """
         if is_lasting:
             self._fills.remember_declined(lead.image_id)
-        lead.decline(word)
+        lead.decline(word, keeps)
 
     def was_declined(self, image_id: str) -> bool:
         """Say whether an image's answer was not stored a short while ago."""

@@ -175,14 +175,18 @@ class Fill:
         self._wake_all()
         return leader
 
-    def decline(self, word: str) -> None:
-        """End a fill that has not begun: everybody asks the app for himself."""
+    def decline(self, word: str, keeps: bool = False) -> None:
+        """End a fill that has not begun: everybody asks the app for himself.
+
+        :param word: why; empty: somebody else may lead.
+        :param keeps: whether what is kept of the image stays all the same.
+        """
         if self.record is not None or self._over:
             return
         self.declined = word
         sink, self.sink = self.sink, None
         if sink is not None:
-            concurrency.run_blocking(sink.leave, word)
+            concurrency.run_blocking(sink.leave, "" if keeps else word)
             sink.close()
         self._end()
 

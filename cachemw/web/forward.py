@@ -168,42 +168,19 @@ class Forwarder:
             body = self._fill(answer, record, expected, forward, lead, is_kept)
             if not isinstance(body, str):
                 return body
-            if is_kept:
-                return self._pass_whole(environ, start_response, answer, forward, body)
-            return self._keeper.decline(answer, forward, body)
+            if not is_kept:
+                return self._keeper.decline(answer, forward, body)
+            reason = body
+        if is_kept:
+            return self._ask_for_all(environ, start_response, answer, forward, lead, reason)
         if adopted is not None:
             adopted.close()
         self._queue(answer, image_id, reason)
-        self._keeper.give_back(lead, reason)
-        if is_kept:
-            return self._pass_whole(environ, start_response, answer, forward, reason)
+        self._keeper.give_back(lead, reason, answer)
         body = self._keeper.decline(answer, forward, reason)
         if replaces is not None:
             self._keeper.forget_if_gone(answer, replaces, reason)
         return body
-
-    def _pass_whole(
-        self,
-        environ: Environ,
-        start_response: StartResponse,
-        rest: Answer,
-        forward: str,
-        reason: str,
-    ) -> Iterable[bytes]:
-        """Have the app send what the client wants, since what was kept went with the fill.
-
-        :param rest: the app's answer with what was not kept.
-        :param reason: why it is not stored.
-        """
-        rest.close()
-        answer = self._ask(_given_back(environ, rest), start_response, forward)
-        if answer.written:
-            return answer.server_body()
-        try:
-            return self._keeper.decline(answer, forward, reason)
-        except BaseException:
-            answer.close()
-            raise
 
     def _ask_as_leader(
         self,
@@ -268,6 +245,26 @@ class Forwarder:
             entry.record,
             f"fwd={forward}; stored",
         )
+
+    def _ask_for_all(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        answer: Answer,
+        forward: str,
+        lead: Fill | None,
+        reason: str,
+    ) -> Iterable[bytes]:
+        """Have all of an image sent, since what is kept of it is not to be used.
+
+        :param answer: of the app, with what is missing.
+        :param reason: why its answer is not stored.
+        """
+        assert lead is not None
+        answer.close()
+        lead.decline(reason if reason in storing.TAKEN_BACK else "")
+        request = _given_back(environ, answer)
+        return self.miss(request, start_response, lead.image_id, forward)
 
     def _queue(self, answer: Answer, image_id: str, reason: str) -> None:
         """Have an image fetched later of which a part was asked for."""

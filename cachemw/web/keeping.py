@@ -100,24 +100,24 @@ class Keeper:
         record: Record,
         expected: tuple[checksum.Checksum, ...],
         forward: str,
-        lead: Fill | None = None,
-        keep: bool = False,
     ) -> Iterable[bytes]:
         """Send an answer, and store its body as it passes.
 
         :param expected: checksums that it must have.
         :param forward: the ``fwd`` parameter of Cache-Status.
-        :param lead: the fill that this request has claimed.
-        :param keep: whether the body goes on with what is kept.
         :return: the body for the server.
         """
-        reader = self.begin(answer, record, expected, lead, keep)
+        reader = self.begin(answer, record, expected, None)
         if isinstance(reader, str):
             return self.decline(answer, forward, reader)
         return self.send(answer, reader, forward)
 
     def send(self, answer: Answer, reader: Reader, forward: str) -> Iterable[bytes]:
-        """Send an answer that is being stored. :return: the body for the server."""
+        """Send an answer whose body is being stored.
+
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :return: the body for the server.
+        """
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
@@ -139,7 +139,7 @@ class Keeper:
         :return: a word for the detail of Cache-Status if that cannot be.
         """
         if not storing.fits(record):
-            return self.give_back(lead, "fields")
+            return self.give_back(lead, "fields", answer)
         if expected:
             record = dataclasses.replace(record, checksum=str(expected[0]))
         length = storing.content_length(answer.headers)
@@ -174,13 +174,17 @@ class Keeper:
             self.forget(record.image_id)
         return reader
 
-    def give_back(self, lead: Fill | None, word: str) -> str:
+    def give_back(self, lead: Fill | None, word: str, answer: Answer) -> str:
         """Let others ask the app, since this answer is not stored.
+
+        What is kept of the image stays if the answer says nothing of it.
 
         :return: the word.
         """
         if lead is not None:
-            self._cache.decline(lead, word, is_lasting=word not in _OF_REQUEST)
+            is_gone = answer.code in _GONE and not self._rules.authorized
+            is_lasting = word not in _OF_REQUEST
+            self._cache.decline(lead, word, is_lasting, keeps=not is_gone and answer.code != 200)
         return word
 
     def decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:

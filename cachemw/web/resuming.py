@@ -36,6 +36,12 @@ log = logging.getLogger(__name__)
 Environ = dict[str, Any]
 App = Callable[..., Iterable[bytes]]
 
+#: Fields that are about the part that an answer has (RFC 9110, section 15.3.7).
+_OF_PART = frozenset({"content-digest", "content-length", "content-md5", "content-range"})
+
+#: Fields of one answer, which say whether and for how long it may be kept.
+_OF_ANSWER = frozenset({"age", "set-cookie", "set-cookie2"})
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
@@ -56,6 +62,8 @@ class Resumer:
             return None
         if kept.record.variant or validation.strong_validator(kept.record.headers) is None:
             return None
+        if kept.record.guarded and self._settings.authorize == "off":
+            return None  # kept when the app was asked about each request
         return kept if vary.selected(kept.record.vary, environ) else None
 
     def going_on(self, environ: Environ) -> GoOn:
@@ -294,8 +302,18 @@ def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) ->
         return False
     if sent not in (None, part.stop - part.start):
         return False
-    # It may leave out what the client of the range has (RFC 9110, section 15.3.7).
-    return validation.freshens(headers, answer.headers)
+    return is_same_version(headers, answer.headers)
+
+
+def is_same_version(headers: fields.Headers, fresh: fields.Headers) -> bool:
+    """Say whether an answer to If-Range is a part of the version that was named there.
+
+    It may leave out fields that whoever asked has already; those it has must be the same.
+
+    Source: RFC 9110, sections 13.1.5 and 15.3.7.3.
+    """
+    tag = (fields.get(fresh, "etag") or "").strip(fields.OWS)
+    return not tag.startswith("W/") and validation.freshens(headers, fresh)
 
 
 def _length_of_whole(answer: Answer) -> int | None:
@@ -305,11 +323,17 @@ def _length_of_whole(answer: Answer) -> int | None:
 
 
 def make_whole(answer: Answer, headers: fields.Headers, length: int) -> None:
-    """Give an answer with the rest of a version the head of the whole one."""
-    renewed = validation.updated(headers, answer.headers, answer.answered)
-    kept = [pair for pair in renewed if pair[0].lower() != "content-length"]
+    """Give an answer with a part the head of the whole image.
+
+    :param headers: of what is kept of the same version; empty if nothing is.
+    """
+    whole = [pair for pair in answer.headers if pair[0].lower() not in _OF_PART]
+    if headers:
+        own = [pair for pair in whole if pair[0].lower() in _OF_ANSWER]
+        renewed = validation.updated(headers, whole, answer.answered)
+        whole = [*(pair for pair in renewed if pair[0].lower() != "content-length"), *own]
     answer.status = "200 OK"
-    answer.headers = [*kept, ("Content-Length", str(length))]
+    answer.headers = [*whole, ("Content-Length", str(length))]
 
 
 @contextlib.contextmanager
