@@ -290,19 +290,17 @@ class ImageCache:
         """
         deadline = time.monotonic() + patience
         while True:
-            for growing in self._fills.under_way(image_id):
+            under_way = self._fills.under_way(image_id)
+            for growing in under_way:
                 joined = self._follow(growing, selects, deadline if may_lead else 0.0)
                 if joined is not None:
                     return joined
             if not may_lead:
-                return Joined()
+                # What has just ended may be an entry.
+                return Joined(entry=self.lookup(image_id, selects) if under_way else None)
             claimed = self._fills.claim(image_id, finish_from=finish_from, is_movable=is_movable)
             if isinstance(claimed, Fill):
-                entry = self.lookup(image_id, selects)  # stored since the caller looked
-                if entry is None:
-                    return Joined(lead=claimed)
-                claimed.decline("")
-                return Joined(entry=entry)
+                return self._lead(claimed, selects)
             left = deadline - time.monotonic()
             if left <= 0:
                 return Joined()
@@ -310,6 +308,18 @@ class ImageCache:
                 claimed.wait(left)
             else:
                 concurrency.Waiter().wait(_MOMENT)
+
+    def _lead(self, claimed: Fill, selects: Callable[[Record], bool]) -> Joined:
+        """Have the caller lead, unless the image was stored since it looked."""
+        try:
+            entry = self.lookup(claimed.image_id, selects)
+        except BaseException:
+            claimed.decline("")
+            raise
+        if entry is None:
+            return Joined(lead=claimed)
+        claimed.decline("")
+        return Joined(entry=entry)
 
     def _follow(
         self, growing: Growing, selects: Callable[[Record], bool], deadline: float
@@ -319,18 +329,22 @@ class ImageCache:
         :return: ``None``: it ended, and left nothing to be known of the image.
         """
         reader = growing.reader()
+        has_ended = True
         try:
-            growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
-            record = growing.record
-            # It may have been deleted while the app was about to answer.
-            is_current = growing.is_over or growing.is_current()
-            if record is not None and selects(record) and is_current:
-                return Joined(growing=growing, reader=reader)
+            # Else it ended since it was found under way, and its file may be closed by now.
+            if growing.is_current():
+                growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
+                record = growing.record
+                # It may have been deleted while the app was about to answer.
+                is_current = growing.is_over or growing.is_current()
+                if record is not None and not growing.declined and is_current and selects(record):
+                    return Joined(growing=growing, reader=reader)
+                has_ended = record is None and growing.is_over
         except BaseException:
             reader.close()
             raise
         reader.close()
-        if record is None and growing.is_over and not growing.declined:
+        if has_ended and not growing.declined:
             return None
         return Joined(entry=self.lookup(growing.image_id, selects))
 

@@ -132,9 +132,14 @@ class Fill:
         """See :class:`~cachemw.core.growing.Growing`."""
         return self._available
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is given up, and will be over in a moment."""
+        return self._abandoned and not self._over
+
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
-        if self._over or self._is_freed:
+        if self._over or self._abandoned or self._is_freed:
             return False
         sink = self.sink
         return self.record is None or (sink is not None and sink.is_current())
@@ -185,10 +190,12 @@ class Fill:
             return
         self.declined = word
         sink, self.sink = self.sink, None
-        if sink is not None:
-            concurrency.run_blocking(sink.leave, "" if keeps else word)
-            sink.close()
-        self._end()
+        try:
+            if sink is not None:
+                concurrency.run_blocking(sink.leave, "" if keeps else word)
+                sink.close()
+        finally:
+            self._end()
 
     def hand_over(self) -> Sink | None:
         """End a fill that has not begun, and keep what was there to read for oneself.
@@ -196,9 +203,11 @@ class Fill:
         :return: to be closed by the caller.
         """
         sink, self.sink = self.sink, None
-        if sink is not None:
-            concurrency.run_blocking(sink.leave)
-        self._end()
+        try:
+            if sink is not None:
+                concurrency.run_blocking(sink.leave)
+        finally:
+            self._end()
         return sink
 
     # The readers' side
@@ -255,6 +264,8 @@ class Fill:
             is_left = has_begun and not self._readers and not self._over
             if is_left and not self.is_worth_finishing():
                 self._abandoned = not (self._can_go_on() and self._has_readers_elsewhere())
+            elif has_begun and reader.is_leader and not self.is_movable:
+                self._abandoned = True  # nobody else may have the app's answer
             is_mine = self._abandoned and not self._pumping and not self._over
             if is_mine:
                 self._pumping = True
@@ -388,8 +399,9 @@ class Fill:
             # What is not stored any more cannot be shown to others, and would only gather here.
             return wanted and self._intake.failure is None
         if not self.is_worth_finishing() and now - self._wanted > _GRACE:
-            self._abandoned = True
-            return True
+            with self._lock:
+                self._abandoned = not self._readers
+            return self._abandoned
         return wanted or self.is_worth_finishing()
 
     def pump_on(self) -> None:
@@ -488,6 +500,7 @@ class Fill:
                 reader = max(self._readers, key=lambda other: other.position, default=None)
             self._last_reader = reader
             self._left_for_others = self._received
+            self.declined = self.declined or "not-stored"  # for those who come now
         last = self._last_reader
         if last is None or last not in self._readers:
             self._abandoned = True
@@ -597,8 +610,8 @@ class Fill:
         whole = "" if self.length is None else f" of {self.length}"
         reason = f"the client left after {self._received}{whole} bytes"
         self._error = FillLost(self.image_id, reason)
-        keeps = self._finish_from < NEVER or self._has_readers_elsewhere()
-        keeps = keeps and not self._is_given_up
+        is_of_use = self._finish_from < NEVER or self._has_readers_elsewhere()
+        keeps = bool(self._readers) or (is_of_use and not self._is_given_up)
         self._drop(reason, self._is_resumable and keeps, is_wrong=False)
 
     def _drop(self, reason: str, is_resumable: bool, is_wrong: bool = True) -> None:

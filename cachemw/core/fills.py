@@ -1,7 +1,7 @@
 """The fills that are under way: those of this process, and those of others that it follows.
 
 Imports: concurrency, core.asked, core.capacity, core.fill, core.followed, core.growing,
-core.supervisor, drivers.base, errors.
+core.supervisor, drivers._forks, drivers.base, errors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 
 from .. import concurrency
+from ..drivers import _forks
 from ..drivers.base import Driver, Sink
 from ..errors import DriverError, FillUnderWay
 from .asked import Asked
@@ -34,6 +35,11 @@ class Fills:
     def __init__(self, driver: Driver, capacity: Capacity) -> None:
         self._driver = driver
         self._capacity = capacity
+        self.forget_parent()
+        _forks.register(self)
+
+    def forget_parent(self) -> None:
+        """A child of fork has none of its parent's fills."""
         self._lock = concurrency.Lock()
         self._own: dict[str, list[Fill]] = {}
         #: Images whose fill is just being begun here.
@@ -46,10 +52,10 @@ class Fills:
         """Give the fills of an image: this process's, else the one that another shows."""
         with self._lock:
             own = self._own.get(image_id)
-            is_claiming = image_id in self._claiming
+            is_busy = image_id in self._claiming or any(fill.is_ending for fill in own or ())
             followed = self._followed.get(image_id)
         current: list[Growing] = [fill for fill in own or () if fill.is_current()]
-        if current or is_claiming:
+        if current or is_busy:
             return current
         if followed is not None and followed.is_current():
             return [followed]
@@ -81,34 +87,40 @@ class Fills:
 
     def claim(
         self, image_id: str, *, finish_from: float = NEVER, is_movable: bool = False
-    ) -> Fill | Asked | Followed | None:
+    ) -> Fill | Asked | None:
         """Become the one who asks the app for an image.
 
         :return: a fill to lead; or who asks already, in another process; ``None``: somebody
-            here does.
+            here does, or has the answer already anywhere.
         :raises DriverError: it cannot be found out who does.
         """
         with self._lock:
-            if image_id in self._claiming or any(
-                fill.is_current() for fill in self._own.get(image_id, ())
-            ):
+            own = self._own.get(image_id, ())
+            if image_id in self._claiming or any(f.is_current() or f.is_ending for f in own):
                 return None
             self._claiming.add(image_id)
         try:
-            if not concurrency.run_blocking(self._driver.begin_asking, image_id):
+            if not self._begin_asking(image_id):
                 return self._asked_elsewhere(image_id)
             try:
                 sink = self._kept(image_id)
                 fill = self._new_fill(image_id, sink, finish_from, is_movable)
             except FillUnderWay:
                 self._driver.end_asking(image_id)
-                return self._followed_fill(image_id)
+                return None
             except BaseException:
                 self._driver.end_asking(image_id)
                 raise
         finally:
             self._claiming.discard(image_id)
         return fill
+
+    def _begin_asking(self, image_id: str) -> bool:
+        def undo(is_asking: bool) -> None:
+            if is_asking:
+                self._driver.end_asking(image_id)
+
+        return concurrency.run_blocking(self._driver.begin_asking, image_id, undo=undo)
 
     def _kept(self, image_id: str) -> Sink | None:
         """Take hold of what may be kept of an image, before anybody asks for the rest.
@@ -147,6 +159,8 @@ class Fills:
         """Note that a fill has its answer, and that others see it by its files from now on."""
         self._driver.end_asking(fill.image_id)
         supervisor.add(fill)
+        if fill.is_over:
+            supervisor.drop(fill)  # a follower was quicker
 
     def stop(self) -> None:
         """End the fills that nobody here reads, since the cache is being closed."""

@@ -127,14 +127,13 @@ class Followed:
     def wait_for_record(self, seconds: float) -> bool:
         """See :class:`~cachemw.core.growing.Growing`."""
         deadline = time.monotonic() + seconds
-        while self.record is None and not self.is_over:
-            if not self._wait(deadline):
-                break
-        return self.record is not None
+        while True:
+            state = self._state
+            if state.record is not None or self.is_over or not self._wait(state, deadline):
+                return self.record is not None
 
-    def _wait(self, deadline: float) -> bool:
-        """Wait for any change. :return: whether there was one."""
-        before = self._state
+    def _wait(self, before: FillState, deadline: float) -> bool:
+        """Wait for any change since ``before`` was seen. :return: whether there was one."""
         waiter = concurrency.Waiter()
         with self._lock:
             self._waiters.append(waiter)
@@ -166,7 +165,7 @@ class Followed:
             if outcome or self._lost:
                 raise FillLost(self.image_id, self._lost or outcome)
             self._tail.want(position + 1)
-            if not self._wait(deadline):
+            if not self._wait(state, deadline):
                 raise FillStalled(self.image_id, f"nothing came for {patience:g} seconds")
 
     def _pread(self, most: int, position: int) -> bytes:

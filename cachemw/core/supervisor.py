@@ -79,15 +79,21 @@ class Supervisor:
                 if not fills and not followed:
                     self._is_running = False
                     return
-            try:
-                for other in followed:
-                    other.attend()
-                for fill in fills:
-                    if fill.attend():
-                        self._pump(fill)
-            except Exception:
-                log.exception("attending to fills failed")
+            for other in followed:
+                self._attend(other)
+            for fill in fills:
+                if self._attend(fill):
+                    self._pump(fill)
             sleeper.wait(STEP)
+
+    def _attend(self, fill: Fill | Followed | Asked) -> bool:
+        """Attend to one, which must not keep the others from it."""
+        try:
+            return fill.attend()
+        except Exception:
+            log.exception("%s: attending to its fill failed; it is left to itself", fill.image_id)
+            self.drop(fill)
+            return False
 
     def _pump(self, fill: Fill) -> None:
         with self._lock:

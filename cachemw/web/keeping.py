@@ -31,7 +31,7 @@ Environ = dict[str, Any]
 _GONE = frozenset({404, 410})
 
 #: Why an answer is not stored that another request's may be.
-_OF_REQUEST = frozenset({"credentials", "head", "method", "range", "status"})
+_OF_REQUEST = frozenset({"changed", "credentials", "head", "method", "range", "status"})
 
 #: An id that no two images have in common.
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
@@ -169,10 +169,13 @@ class Keeper:
             return "error"
         answer.body = ()
         answer.stored = True
-        if self._cache.mark_of_deletion(record.image_id) != answer.deletion_before:
-            # Changed while the app was about to answer: it goes out, but is not stored.
-            self.forget(record.image_id)
+        if self._is_overtaken(answer, record):
+            self.forget(record.image_id)  # it goes out, but is not stored
         return reader
+
+    def _is_overtaken(self, answer: Answer, record: Record) -> bool:
+        """Say whether the image was changed while the app was about to answer."""
+        return self._cache.mark_of_deletion(record.image_id) != answer.deletion_before
 
     def give_back(self, lead: Fill | None, word: str, answer: Answer) -> str:
         """Let others ask the app, since this answer is not stored.

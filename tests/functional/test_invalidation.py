@@ -234,6 +234,38 @@ def test_answer_that_was_on_its_way_is_not_stored(origin, cache):
     assert is_kept(app)
 
 
+def test_who_asks_after_a_change_does_not_get_an_answer_from_before_it(origin, cache):
+    """Nor does it wait longer than for that answer."""
+    asked, go = threading.Event(), threading.Event()
+    slow_ones = [1]
+
+    def slow(environ, start_response):
+        answer = origin(environ, start_response)
+        if environ["REQUEST_METHOD"] == "GET" and slow_ones:
+            slow_ones.pop()
+            asked.set()
+            assert go.wait(20)
+        return answer
+
+    app = CacheFilter(slow, cache=cache)
+    replies = {}
+    threads = {}
+    for name in ("before", "after"):
+        threads[name] = threading.Thread(target=lambda n=name: replies.update({n: get(app, URL)}))
+    threads["before"].start()
+    assert asked.wait(20)
+    get(app, URL, "PUT")
+    threads["after"].start()
+    threads["after"].join(0.2)
+    go.set()
+    for thread in threads.values():
+        thread.join(20)
+
+    assert (replies["before"].body, replies["after"].body) == (BODY, NEWER)
+    assert replies["before"].cache == "fwd=uri-miss; detail=changed"
+    assert is_kept(app)
+
+
 def test_answer_to_our_question_that_was_on_its_way_is_not_stored(origin, cache):
     def slow(environ, start_response):
         answer = origin(environ, start_response)
