@@ -47,6 +47,10 @@ class Joined(NamedTuple):
     lead: Fill | None = None
 
 
+class FillOvertaken(DriverError):
+    """The image was deleted after the app was asked for it."""
+
+
 #: Bytes read at a time from a file that is cached or verified.
 BLOCK = 2**20
 
@@ -331,7 +335,9 @@ class ImageCache:
             if growing.is_current():
                 growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
                 record = growing.record
-                if record is not None and not growing.declined and selects(record):
+                # It may have been deleted while the app was about to answer.
+                is_current = growing.is_over or growing.is_current()
+                if record is not None and not growing.declined and is_current and selects(record):
                     return Joined(growing=growing, reader=reader)
                 has_ended = record is None and growing.is_over
         except BaseException:
@@ -353,6 +359,7 @@ class ImageCache:
         expected: tuple[Checksum, ...] = (),
         is_resumable: bool = False,
         keep: bool = False,
+        mark: bytes | None = None,
     ) -> Reader:
         """Begin to store what an app sends.
 
@@ -363,7 +370,9 @@ class ImageCache:
         :param expected: checksums promised, the strongest first.
         :param is_resumable: whether the app can be asked for the rest of this version.
         :param keep: whether it goes on with what is kept, of which ``source`` has the parts.
+        :param mark: what :meth:`mark_of_deletion` gave before the app was asked, if anything.
         :return: the leading reader.
+        :raises FillOvertaken: the image was deleted since then.
         :raises CacheFull: there is no room for it.
         :raises DriverError: somebody else fills it, or it cannot be written.
         """
@@ -371,7 +380,7 @@ class ImageCache:
         if not isinstance(fill, Fill):
             raise FillUnderWay(image_id, "is being filled already")
         try:
-            concurrency.run_blocking(self._make_ready, fill, record, length, keep)
+            concurrency.run_blocking(self._make_ready, fill, record, length, keep, mark)
         except BaseException as exc:
             fill.decline(exc.reason if isinstance(exc, DriverError) else "error")
             raise
@@ -387,7 +396,9 @@ class ImageCache:
         self._fills.begun(fill)
         return reader
 
-    def _make_ready(self, fill: Fill, record: Record, length: int | None, keep: bool) -> None:
+    def _make_ready(
+        self, fill: Fill, record: Record, length: int | None, keep: bool, mark: bytes | None
+    ) -> None:
         """Have a fill's file ready for what the app answered."""
         sink = fill.sink
         if sink is not None and record.variant:
@@ -397,20 +408,24 @@ class ImageCache:
             sink = None
         if sink is None:
             sink = fill.sink = self.driver.start_fill(fill.image_id, record.variant)
+        # Between the two: whoever deletes leaves the mark first, and then looks for the files.
+        if mark is not None and self.driver.mark_of_deletion(fill.image_id) != mark:
+            raise FillOvertaken(fill.image_id, "changed while the app answered")
         sink.announce(record, length, keep)
         parts = sink.kept.parts if keep and sink.kept is not None else ()
         kept = sum(stop - start for start, stop in parts)
         fill.room = Room(self.capacity, fill.image_id, length, kept)
         fill.room.begin(sink)
 
-    def decline(self, lead: Fill, word: str, is_lasting: bool) -> None:
+    def decline(self, lead: Fill, word: str, is_lasting: bool, keeps: bool = False) -> None:
         """End a fill whose answer is not stored.
 
         :param is_lasting: whether other answers for it will not be either, for a while.
+        :param keeps: whether what is kept of the image stays.
         """
         if is_lasting:
             self._fills.remember_declined(lead.image_id)
-        lead.decline(word)
+        lead.decline(word, keeps)
 
     def was_declined(self, image_id: str) -> bool:
         """Say whether an image's answer was not stored a short while ago."""
@@ -523,6 +538,13 @@ class ImageCache:
         """List cached images by id: dicts with ``image_id``, ``size`` (bytes), ``hits``,
         ``last_accessed``, ``last_modified`` (seconds since the epoch, UTC) and ``checksum``."""
         return self.driver.get_cached_images()
+
+    @concurrency.offloaded
+    def get_partial_images(self) -> list[dict[str, Any]]:
+        """List images of which only parts are there, by id: dicts with ``image_id``, ``size``
+        (bytes that are there), ``length`` (of the whole; ``None``: not known) and
+        ``last_modified``. They are no entries; whoever fetches one has the holes sent."""
+        return self.driver.get_partial_images()
 
     # Removing
 

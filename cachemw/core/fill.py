@@ -97,7 +97,6 @@ class Fill:
         self._is_resumable = False
         self._make_record: Callable[[int, str], Record]
         self._intake = Intake(image_id, None, room, ())
-        self._held = 0
         self._pumping = False
         self._abandoned = False
         self._is_given_up = False
@@ -119,6 +118,8 @@ class Fill:
         #: The one reader that has the app to itself after the storing ended, and what others
         #: can still have.
         self._last_reader: Reader | None = None
+        #: Whether what was written in vain is gone.
+        self._is_freed = False
         self._left_for_others = 0
 
     @property
@@ -138,7 +139,7 @@ class Fill:
 
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
-        if self._over or self._abandoned:
+        if self._over or self._abandoned or self._is_freed:
             return False
         sink = self.sink
         return self.record is None or (sink is not None and sink.is_current())
@@ -179,15 +180,19 @@ class Fill:
         self._wake_all()
         return leader
 
-    def decline(self, word: str) -> None:
-        """End a fill that has not begun: everybody asks the app for himself."""
+    def decline(self, word: str, keeps: bool = False) -> None:
+        """End a fill that has not begun: everybody asks the app for himself.
+
+        :param word: why; empty: somebody else may lead.
+        :param keeps: whether what is kept of the image stays all the same.
+        """
         if self.record is not None or self._over:
             return
         self.declined = word
         sink, self.sink = self.sink, None
         try:
             if sink is not None:
-                concurrency.run_blocking(sink.leave, word)
+                concurrency.run_blocking(sink.leave, "" if keeps else word)
                 sink.close()
         finally:
             self._end()
@@ -488,6 +493,9 @@ class Fill:
     def _go_on_for_one(self, reader: Reader | None) -> None:
         """Nothing more is stored: one reader has the app for itself from here; lock held."""
         if self._last_reader is None:
+            # Nobody but the leader cannot go on elsewhere.
+            leader = next((other for other in self._readers if other.is_leader), None)
+            reader = leader or reader
             if reader is None:
                 reader = max(self._readers, key=lambda other: other.position, default=None)
             self._last_reader = reader
@@ -514,6 +522,7 @@ class Fill:
         if self.sink.kept is not None:
             return  # further parts are still to be read from the file
         if len(self._readers) == 1 and last.position >= self._intake.written:
+            self._is_freed = True
             concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
 
     def _finish(self) -> None:
@@ -570,7 +579,8 @@ class Fill:
             if sink.kept is not None:
                 # Its last part may be one that was kept: still to be read, so it is not freed.
                 concurrency.run_blocking(sink.leave, "not-stored")
-            else:
+            elif not self._is_needed():
+                # Else it goes when its readers have passed.
                 concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
             return
         try:
@@ -579,6 +589,11 @@ class Fill:
             self.stored = True
         except Exception as exc:
             not_cached(self.image_id, exc)
+
+    def _is_needed(self) -> bool:
+        """Say whether readers are behind what is in the file."""
+        with self._lock:
+            return any(reader.position < self._intake.written for reader in self._readers)
 
     def _fail(self, exc: BaseException) -> None:
         """End for all readers: the app failed, or what it sent is wrong."""
@@ -648,6 +663,12 @@ class Fill:
 
     def _let_go_of_file(self) -> None:
         """Close the file once it is over and nobody reads it any more."""
+        sink = self.sink
+        failure = None if sink is None or not self._over else self._intake.failure
+        if sink is not None and failure is not None and sink.kept is None:
+            if self._is_needed():
+                return
+            concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         with self._lock:
             if not self._over or self._readers:
                 return

@@ -50,8 +50,10 @@ class Followed:
 
     @property
     def record(self) -> Record | None:
-        """See :class:`~cachemw.core.growing.Growing`."""
-        return self._state.record
+        """See :class:`~cachemw.core.growing.Growing`; none while only a part is on its way."""
+        state = self._state
+        is_part = state.length is not None and state.reserved < state.length
+        return None if is_part else state.record
 
     @property
     def length(self) -> int | None:
@@ -170,6 +172,7 @@ class Followed:
         try:
             return concurrency.run_blocking(self._tail.pread, most, position)
         except DriverError as exc:
+            self.look()  # whoever goes on elsewhere should not come back to what is over
             raise FillLost(self.image_id, exc.reason) from exc
 
     def drop(self) -> None:
@@ -209,5 +212,5 @@ class FollowedReader:
             self._fill.leave()
 
 
-def _shown(state: FillState) -> tuple[bool, int]:
-    return state.record is not None, state.readable
+def _shown(state: FillState) -> tuple[bool, int, int]:
+    return state.record is not None, state.readable, state.reserved

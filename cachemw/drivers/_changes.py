@@ -187,8 +187,7 @@ class ChangingFiles(EntryFiles):
             for name in every:
                 _fills.void(name, self.tree.incomplete)
             present = [name for name in every if self._status(name) is not None]
-            with self.lock.changing(present):
-                return bool(self._remove(present))
+            return bool(self._remove(present))
 
     def _has_files(self, name: str) -> bool:
         """Say whether anything has an entry's name, here or in ``incomplete/``."""
@@ -206,21 +205,29 @@ class ChangingFiles(EntryFiles):
             every = [name for name, _ in scan(self.tree.base) if names.is_entry_name(name)]
             for start in range(0, len(every), MOST_NAMES):
                 batch = every[start : start + MOST_NAMES]
-                with self.lock.changing(batch):
-                    deleted += len(self._remove(batch))
+                deleted += len(self._remove(batch))
         return deleted
 
     def _remove(self, batch: Sequence[str]) -> list[tuple[str, int]]:
-        """Unlink entries; lock held. :return: names and bytes of those that were there."""
-        gone = []
+        """Remove entries; lock held. :return: names and bytes of those that were there.
+
+        :raises OSError: one could not be unlinked.
+        """
+        gone: list[tuple[str, int]] = []
+        # Telling the index takes room, which a full disk has only once these are gone. The
+        # lock remembers whom it does not know of.
+        with contextlib.suppress(DriverError), self.lock.changing(batch):
+            self._unlink(batch, gone)
+            removed = dict(gone)
+            self._left([(name, removed.get(name, 0)) for name in batch])
+        return gone
+
+    def _unlink(self, batch: Sequence[str], gone: list[tuple[str, int]]) -> None:
         for name in batch:
             status = self._status(name)
             if status is not None:
                 os.unlink(name, dir_fd=self.tree.base)
+                gone.append((name, status.st_size))
                 _records.remove(name, self.tree.records)
                 _sums.remove(name, status.st_size, self.tree.sums)
-                gone.append((name, status.st_size))
             self.hits.forget(name)
-        removed = dict(gone)
-        self._left([(name, removed.get(name, 0)) for name in batch])
-        return gone

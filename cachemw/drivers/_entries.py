@@ -28,7 +28,7 @@ from ._lock import DirectoryLock
 from ._memory import Identity, RecordMemory, identity
 from ._tail import open_tail
 from ._translate import translated, translating
-from ._tree import Tree
+from ._tree import Tree, scan
 from .base import MOST_VARIANTS, Driver, Entry, Record, Sums, Tail
 
 log = concurrency.get_logger(__name__)
@@ -289,6 +289,20 @@ class EntryFiles(Driver):
     def get_invalid_images(self) -> list[dict[str, Any]]:
         with translating("invalid images"):
             return _invalid.listing(self.tree.invalid)
+
+    def _measured(self) -> int:
+        """Give the bytes of all entries, by their files.
+
+        :raises OSError: the directory cannot be read.
+        """
+        return sum(
+            status.st_size for name, status in scan(self.tree.base) if names.is_entry_name(name)
+        )
+
+    def _id_of(self, name: str) -> str:
+        """Give an entry's id; one whose record is lost goes by its file's name."""
+        found = self._found(name)
+        return found.image_id if found is not None and found.image_id is not None else name
 
     def _found(self, name: str) -> Found | None:
         """Look at one entry's file: ``None`` if there is none that can be opened.

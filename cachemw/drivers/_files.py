@@ -64,8 +64,7 @@ class FileDriver(ChangingFiles):
                 batch = self._victims(wanted - freed)
                 if not batch:
                     break
-                with self.lock.changing(batch):
-                    gone = self._remove(batch)
+                gone = self._remove(batch)
                 count += len(gone)
                 freed += sum(size for _, size in gone)
         return count, freed

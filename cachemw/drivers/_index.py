@@ -275,6 +275,11 @@ class Index:
         """Say whether an entry has a row."""
         return self._one("SELECT 1 FROM entries WHERE name = ?", name) is not None
 
+    def size(self, name: str) -> int:
+        """Give the bytes of an entry's row; 0 for one without."""
+        row = self._one("SELECT size FROM entries WHERE name = ?", name)
+        return int(row[0]) if row else 0
+
     def oldest(self, limit: int) -> list[tuple[str, str, int]]:
         """Give name, id and bytes of the entries read longest ago, oldest first."""
         rows = self._all("SELECT name, id, size FROM entries ORDER BY accessed LIMIT ?", limit)

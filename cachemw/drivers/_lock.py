@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -84,6 +85,8 @@ class DirectoryLock:
         self._fd = -1
         self._holder = 0
         self._forks = 0
+        #: Whether the log says already that a repair is put off.
+        self._is_late = False
         self.state = self._unknown()
         _forks.register(self)
 
@@ -136,9 +139,7 @@ class DirectoryLock:
             try:
                 yield self
             except BaseException:
-                with contextlib.suppress(Exception):
-                    self._repair(self.state.changing)
-                    self._note([])
+                self._repair_now_or_later()
                 raise
             self._note(before)
 
@@ -171,13 +172,23 @@ class DirectoryLock:
         if (self.state.boot, self.state.driver) != (boot_id(), self._driver):
             self.state = self._unknown()
         if self.state.changing != []:
-            try:
-                self._repair(self.state.changing)
-            except Exception as exc:
-                # Removing entries must be possible all the same: it may be what is needed.
-                log.warning("an interrupted change is to be repaired later: %s", exc)
-            else:
-                self._note([])
+            self._repair_now_or_later()
+
+    def _repair_now_or_later(self) -> None:
+        """Repair what is written down, or leave it to the next holder: removing entries must
+        be possible all the same, since it may be what is needed. Never raises."""
+        try:
+            self._repair(self.state.changing)
+            self._note([])
+            self._is_late = False
+        except Exception as exc:
+            # Every request may hold the lock, on a disk that is full for hours.
+            log.log(
+                logging.DEBUG if self._is_late else logging.WARNING,
+                "an interrupted change is to be repaired later: %s",
+                exc,
+            )
+            self._is_late = True
 
     def _unknown(self) -> State:
         return State(boot_id(), self._driver, EVERYTHING, None)

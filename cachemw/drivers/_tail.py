@@ -47,7 +47,8 @@ class FileTail(Tail):
                 raise DriverError(self._image_id, "the record of its fill is damaged")
             return FillState(None, None, 0, header.outcome)
         record, length = announced
-        return FillState(record, length, _readable(header, length), header.outcome)
+        readable = _readable(header, length)
+        return FillState(record, length, readable, header.outcome, header.reserved)
 
     def pread(self, size: int, position: int) -> bytes:
         try:

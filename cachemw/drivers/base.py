@@ -231,12 +231,14 @@ class FillState:
     :param outcome: ``""``: under way, if a living writer holds it; ``"committed"``;
         ``"failed: <reason>"``: the image is wrong, nobody may have the rest;
         ``"declined: <word>"``: it is not stored, everybody asks the app.
+    :param reserved: bytes that the fill counts as; fewer than the length if only a part comes.
     """
 
     record: Record | None
     length: int | None
     readable: int
     outcome: str
+    reserved: int = 0
 
 
 #: Bytes of a chunk, which has a checksum of its own.

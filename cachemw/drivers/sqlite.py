@@ -9,6 +9,7 @@ drivers._tree, drivers._xattrs, drivers.base.
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +20,7 @@ from ..errors import BadDriverConfiguration, DriverError
 from . import _index, _xattrs
 from ._files import FileDriver, names_of
 from ._hits import Gathered
+from ._lock import EVERYTHING
 from ._tree import scan
 from .base import Record
 
@@ -197,10 +199,23 @@ class Driver(FileDriver):
     # Questions
 
     def _total(self) -> int:
-        return self._ask(self.index.total)
+        behind = self.lock.state.changing
+        if behind is not EVERYTHING:
+            try:
+                total = self._ask(self.index.total)
+                return total + sum(map(self._unknown_bytes, set(behind)))
+            except DriverError as exc:
+                log.warning("the entries are counted without the index: %s", exc)
+        return self._measured()
+
+    def _unknown_bytes(self, name: str) -> int:
+        """Give by how much an entry is larger than the index knows."""
+        status = self._status(name)
+        return (status.st_size if status else 0) - self._ask(lambda: self.index.size(name))
 
     def get_cache_size(self) -> int:
-        return self._total()
+        with self.exclusive():
+            return self._total()
 
     def get_cached_images(self) -> list[dict[str, Any]]:
         self.flush_hits()
@@ -211,7 +226,35 @@ class Driver(FileDriver):
         return sum(self._ask(lambda: [self.index.hits(name) for name in names_of(image_id)]))
 
     def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
-        return self._ask(lambda: self.index.oldest(limit))
+        """On a full disk the index may not know what came and went lately, or not be there."""
+        behind = self.lock.state.changing
+        if behind is not EVERYTHING:
+            try:
+                rows = self._ask(lambda: self.index.oldest(limit + len(behind)))
+                known = [row for row in rows if row[0] not in behind]
+                return [*known, *self._unknown_entries(behind)][:limit]
+            except DriverError as exc:
+                log.warning("the oldest entries are found without the index: %s", exc)
+        return self._oldest_files(limit)
+
+    def _unknown_entries(self, behind: Sequence[str]) -> list[tuple[str, str, int]]:
+        """Describe those that were changed last and are there."""
+        present = [(name, self._status(name)) for name in dict.fromkeys(behind)]
+        return [
+            (name, self._id_of(name), status.st_size)
+            for name, status in present
+            if status is not None
+        ]
+
+    def _oldest_files(self, limit: int) -> list[tuple[str, str, int]]:
+        """Go by when they were stored: nothing else is known without the index."""
+        files = (
+            (status.st_mtime, name, status.st_size)
+            for name, status in scan(self.tree.base)
+            if names.is_entry_name(name)
+        )
+        oldest = heapq.nsmallest(limit, files)
+        return [(name, self._id_of(name), size) for _, name, size in oldest]
 
     def _write_hits(self, gathered: Gathered) -> None:
         strangers = self._ask(lambda: self.index.add_hits(gathered))

@@ -74,9 +74,7 @@ class Driver(FileDriver):
     # Totals, kept in the lock's file
 
     def _repair(self, entries: Collection[str] | None) -> None:
-        self.lock.state.total = sum(
-            status.st_size for name, status in scan(self.tree.base) if names.is_entry_name(name)
-        )
+        self.lock.state.total = self._measured()
 
     def _entered(self, name: str, record: Record, old: os.stat_result | None) -> None:
         self._add(record.size - (old.st_size if old else 0))
@@ -167,18 +165,13 @@ class Driver(FileDriver):
 
     def _oldest(self, limit: int) -> list[tuple[str, str, int]]:
         """An access time only grows, so an entry that still has the one it was scanned with is
-        older than all behind it, and than all that came since. One whose record is lost goes by
-        its file's name."""
+        older than all behind it, and than all that came since."""
         with self._scan_lock:
             oldest = self._still_oldest(limit)
             if len(oldest) < limit:
                 self._scanned = self._scan()
                 oldest = self._still_oldest(limit)
         return [(name, self._id_of(name), size) for name, size in oldest]
-
-    def _id_of(self, name: str) -> str:
-        found = self._found(name)
-        return found.image_id if found is not None and found.image_id is not None else name
 
     def _scan(self) -> deque[tuple[int, str, int]]:
         every = sorted(

@@ -17,7 +17,7 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: errors, core.cache, core.config, drivers.base, web.authorize,
+Imports: errors, core.cache, core.config, core.growing, drivers.base, web.authorize,
 web.directives, web.forward, web.freshness, web.growing, web.hits, web.ranges, web.resuming,
 web.routes, web.storing, web.vary.
 """
@@ -32,6 +32,7 @@ from typing import Any
 
 from ..core.cache import ImageCache, Joined
 from ..core.config import Settings
+from ..core.growing import FillLost
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
@@ -191,6 +192,10 @@ class CacheFilter:
             )
         except ImageCorrupt:
             return self._miss(environ, start_response, record.image_id)
+        except FillLost as exc:
+            # Of this version nothing is to be had any more.
+            log.info("%s; the request goes to the app", exc)
+            return self._forward.miss(environ, start_response, record.image_id, "uri-miss")
 
     def _lookup(
         self, image_id: str, selects: Callable[[Record], bool]

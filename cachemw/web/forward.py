@@ -5,7 +5,7 @@ stored has to be asked about (:meth:`Forwarder.revalidate`), and what was just
 served stale is asked about behind the client's back (:meth:`Forwarder.refresh`).
 What the app answers is stored by ``web.keeping``.
 
-Imports: errors, core.cache, core.config, core.fill, drivers.base, web.authorize,
+Imports: errors, core.cache, core.config, core.fill, core.growing, drivers.base, web.authorize,
 web.conditional, web.exchange, web.fields, web.freshness, web.hits,
 web.keeping, web.refresh, web.respond, web.storing, web.validation.
 """
@@ -25,6 +25,7 @@ from ..core.cache import ImageCache
 from ..core.checksum import Checksum
 from ..core.config import Settings
 from ..core.fill import Fill, Reader
+from ..core.growing import FillLost
 from ..drivers.base import Entry, Record
 from ..errors import DriverError, ImageCorrupt
 from . import conditional, fields, freshness, hits, resuming, storing, validation
@@ -164,11 +165,18 @@ class Forwarder:
                 return self._serve_adopted(environ, start_response, adopted, answer)
             if adopted is not None:
                 adopted.close()
-            return self._fill(answer, record, expected, forward, lead, is_kept)
+            body = self._fill(answer, record, expected, forward, lead, is_kept)
+            if not isinstance(body, str):
+                return body
+            if not is_kept:
+                return self._keeper.decline(answer, forward, body)
+            reason = body
+        if is_kept:
+            return self._ask_for_all(environ, start_response, answer, forward, lead, reason)
         if adopted is not None:
             adopted.close()
         self._queue(answer, image_id, reason)
-        self._keeper.give_back(lead, reason)
+        self._keeper.give_back(lead, reason, answer)
         body = self._keeper.decline(answer, forward, reason)
         if replaces is not None:
             self._keeper.forget_if_gone(answer, replaces, reason)
@@ -215,16 +223,20 @@ class Forwarder:
         forward: str,
         lead: Fill | None,
         keep: bool,
-    ) -> Iterable[bytes]:
-        """Send a new answer, or what the client wants of it, and store it."""
+    ) -> Iterable[bytes] | str:
+        """Send a new answer, or what the client wants of it, and store it.
+
+        :return: a word for why it is not stored, and nothing was sent; else the body.
+        """
         if keep:
             record = dataclasses.replace(record, variant=0)  # as it was kept
-        if lead is None or "HTTP_RANGE" not in answer.request:
-            return self._keeper.fill(answer, record, expected, forward, lead, keep)
         reader = self._keeper.begin(answer, record, expected, lead, keep)
         if isinstance(reader, str):
-            return self._keeper.decline(answer, forward, reader)
-        entry = GrowingEntry(lead, reader, patience=math.inf, go_on=None)
+            return reader
+        if lead is None or "HTTP_RANGE" not in answer.request:
+            return self._keeper.send(answer, reader, forward)
+        go_on = self.going_on(answer.request)
+        entry = GrowingEntry(lead, reader, patience=math.inf, go_on=go_on)
         return self._serve_validated(
             answer.request,
             answer,
@@ -233,6 +245,26 @@ class Forwarder:
             entry.record,
             f"fwd={forward}; stored",
         )
+
+    def _ask_for_all(
+        self,
+        environ: Environ,
+        start_response: StartResponse,
+        answer: Answer,
+        forward: str,
+        lead: Fill | None,
+        reason: str,
+    ) -> Iterable[bytes]:
+        """Have all of an image sent, since what is kept of it is not to be used.
+
+        :param answer: of the app, with what is missing.
+        :param reason: why its answer is not stored.
+        """
+        assert lead is not None
+        answer.close()
+        lead.decline(reason if reason in storing.TAKEN_BACK else "")
+        request = _given_back(environ, answer)
+        return self.miss(request, start_response, lead.image_id, forward)
 
     def _queue(self, answer: Answer, image_id: str, reason: str) -> None:
         """Have an image fetched later of which a part was asked for."""
@@ -518,7 +550,8 @@ class Forwarder:
         age: float,
         status: str,
     ) -> Iterable[bytes]:
-        """Answer from an entry; where it is found damaged before that, ask the app for all of it.
+        """Answer from an entry; where it is found damaged or lost before that, ask the app for
+        all of it.
 
         :param request: as the client made it, since the app has had ``environ``.
         """
@@ -538,6 +571,10 @@ class Forwarder:
             assert record is not None
             environ.update(request)
             return self.miss(environ, start_response, record.image_id, "uri-miss", replaces=record)
+        except FillLost as exc:
+            log.info("%s; the request goes to the app", exc)
+            environ.update(request)
+            return self.miss(environ, start_response, exc.image_id, "uri-miss")
 
 
 def _given_back(environ: Environ, answer: Answer) -> Environ:

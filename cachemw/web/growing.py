@@ -37,8 +37,9 @@ class GrowingEntry:
     #: It is not in memory, as far as anybody knows.
     data = None
 
-    #: What comes was checked, or is held back until it is.
-    is_checked = False
+    #: What comes was checked, or is held back until it is. The first bytes are read before
+    #: anything is sent, since another answer can take the place of one that has none.
+    is_checked = True
 
     #: A read may call the app, so it is made by the request's own thread or greenlet.
     is_offloaded = False
@@ -171,12 +172,22 @@ class Stream:
         self._entry = entry
         self._block = block
         self._position = 0
+        self._first: bytes | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
+    def begin(self) -> None:
+        """Read the first bytes, to be given later.
+
+        :raises FillLost: there are none; nothing was given.
+        """
+        self._first = self._entry.pread(self._block, 0)
+
     def __next__(self) -> bytes:
-        data = self._entry.pread(self._block, self._position)
+        data, self._first = self._first, None
+        if data is None:
+            data = self._entry.pread(self._block, self._position)
         if not data:
             raise StopIteration
         self._position += len(data)

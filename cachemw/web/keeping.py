@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..core import checksum
-from ..core.cache import ImageCache
+from ..core.cache import FillOvertaken, ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill, Reader
 from ..drivers.base import Entry, Record
@@ -100,20 +100,24 @@ class Keeper:
         record: Record,
         expected: tuple[checksum.Checksum, ...],
         forward: str,
-        lead: Fill | None = None,
-        keep: bool = False,
     ) -> Iterable[bytes]:
         """Send an answer, and store its body as it passes.
 
         :param expected: checksums that it must have.
         :param forward: the ``fwd`` parameter of Cache-Status.
-        :param lead: the fill that this request has claimed.
-        :param keep: whether the body goes on with what is kept.
         :return: the body for the server.
         """
-        reader = self.begin(answer, record, expected, lead, keep)
+        reader = self.begin(answer, record, expected, None)
         if isinstance(reader, str):
             return self.decline(answer, forward, reader)
+        return self.send(answer, reader, forward)
+
+    def send(self, answer: Answer, reader: Reader, forward: str) -> Iterable[bytes]:
+        """Send an answer whose body is being stored.
+
+        :param forward: the ``fwd`` parameter of Cache-Status.
+        :return: the body for the server.
+        """
         try:
             answer.send(hits.cache_status(f"fwd={forward}; stored"))
         except BaseException:
@@ -135,10 +139,7 @@ class Keeper:
         :return: a word for the detail of Cache-Status if that cannot be.
         """
         if not storing.fits(record):
-            return self.give_back(lead, "fields")
-        if self._is_overtaken(answer, record):
-            # Who waits for it may have asked after the change.
-            return self.give_back(lead, "changed")
+            return self.give_back(lead, "fields", answer)
         if expected:
             record = dataclasses.replace(record, checksum=str(expected[0]))
         length = storing.content_length(answer.headers)
@@ -153,7 +154,10 @@ class Keeper:
                 expected=expected,
                 is_resumable=resumable,
                 keep=keep,
+                mark=answer.deletion_before,
             )
+        except FillOvertaken:
+            return "changed"
         except CacheFull as exc:
             log.info("%s", exc)
             return "full"
@@ -173,13 +177,17 @@ class Keeper:
         """Say whether the image was changed while the app was about to answer."""
         return self._cache.mark_of_deletion(record.image_id) != answer.deletion_before
 
-    def give_back(self, lead: Fill | None, word: str) -> str:
+    def give_back(self, lead: Fill | None, word: str, answer: Answer) -> str:
         """Let others ask the app, since this answer is not stored.
+
+        What is kept of the image stays if the answer says nothing of it.
 
         :return: the word.
         """
         if lead is not None:
-            self._cache.decline(lead, word, is_lasting=word not in _OF_REQUEST)
+            is_gone = answer.code in _GONE and not self._rules.authorized
+            is_lasting = word not in _OF_REQUEST
+            self._cache.decline(lead, word, is_lasting, keeps=not is_gone and answer.code != 200)
         return word
 
     def decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:

@@ -236,10 +236,19 @@ def serve(
         raise
 
 
+class Begun(Protocol):
+    """A body of which the first bytes can be read before anything is sent."""
+
+    def begin(self) -> None:
+        """Read the first bytes."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 def serve_stream(
     environ: dict[str, Any],
     start_response: Callable[..., Any],
-    stream: Iterable[bytes],
+    stream: Begun,
     close: Callable[[], None],
     selected: Representation,
     extra: Sequence[tuple[str, str]],
@@ -250,6 +259,7 @@ def serve_stream(
 
     Source: RFC 9110, section 14.2 (a server may ignore the Range field).
     """
+    is_get = environ["REQUEST_METHOD"] == "GET"
     try:
         status = evaluate(environ, selected.etag, selected.last_modified)
         if status == 304:
@@ -258,8 +268,10 @@ def serve_stream(
         elif status == 412:
             start_response("412 Precondition Failed", [*_NO_BODY, *extra])
         else:
+            if is_get:
+                stream.begin()
             start_response("200 OK", [*selected.headers, *extra])
-            if environ["REQUEST_METHOD"] == "GET":
+            if is_get:
                 return stream
         close()
         return []

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.growing import FillLost, FillStalled, GrowingReader
 from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
-from ..errors import LengthMismatch
+from ..errors import DriverError, LengthMismatch
 from . import fields, hits, storing, validation, vary
 from .exchange import Answer
 from .growing import GoOn
@@ -34,6 +35,12 @@ log = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
 App = Callable[..., Iterable[bytes]]
+
+#: Fields that are about the part that an answer has (RFC 9110, section 15.3.7).
+_OF_PART = frozenset({"content-digest", "content-length", "content-md5", "content-range"})
+
+#: Fields of one answer, which say whether and for how long it may be kept.
+_OF_ANSWER = frozenset({"age", "set-cookie", "set-cookie2"})
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
@@ -55,6 +62,8 @@ class Resumer:
             return None
         if kept.record.variant or validation.strong_validator(kept.record.headers) is None:
             return None
+        if kept.record.guarded and self._settings.authorize == "off":
+            return None  # kept when the app was asked about each request
         return kept if vary.selected(kept.record.vary, environ) else None
 
     def going_on(self, environ: Environ) -> GoOn:
@@ -63,25 +72,39 @@ class Resumer:
         :param environ: the client's request, which is copied.
         """
         request = validation.unconditional(environ)
+        lost_at: list[int] = []
 
         def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
-            return self._go_on(dict(request), record, length, position, lost)
+            # Who got nothing from another fill would get nothing from the next one either.
+            may_join = not isinstance(lost, FillStalled) and position not in lost_at
+            lost_at.append(position)
+            return self._go_on(dict(request), record, length, position, lost, may_join)
 
         return go_on
 
     def _go_on(
-        self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost
+        self,
+        request: Environ,
+        record: Record,
+        length: int | None,
+        position: int,
+        lost: FillLost,
+        may_join: bool,
     ) -> GrowingReader:
-        if length is None or validation.strong_validator(record.headers) is None:
+        if validation.strong_validator(record.headers) is None:
             raise lost
         log.info("%s; its readers go on elsewhere", lost)
-        if not isinstance(lost, FillStalled):
-            reader = self._join(request, record, length)
+        if may_join:
+            try:
+                reader = self._join(request, record, length)
+            except DriverError as exc:
+                log.info("%s", exc)
+                reader = None
             if reader is not None:
                 return reader
         return self._ask_for_rest(request, record, length, position, lost)
 
-    def _join(self, request: Environ, record: Record, length: int) -> GrowingReader | None:
+    def _join(self, request: Environ, record: Record, length: int | None) -> GrowingReader | None:
         """Find another who has the image, or go on with its fill for everybody."""
 
         def is_same(other: Record) -> bool:
@@ -110,12 +133,13 @@ class Resumer:
             raise
 
     def _lead(
-        self, request: Environ, record: Record, length: int, lead: Fill
+        self, request: Environ, record: Record, length: int | None, lead: Fill
     ) -> GrowingReader | None:
         """Go on with a fill that was left, for everybody who waits."""
         kept = self.kept_for(lead, request)
         if (
             kept is None
+            or length is None
             or kept.length != length
             or not (validation.same_version(record.headers, kept.record.headers))
         ):
@@ -136,14 +160,19 @@ class Resumer:
         return reader
 
     def _ask_for_rest(
-        self, request: Environ, record: Record, length: int, position: int, lost: FillLost
+        self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost
     ) -> GrowingReader:
         """Have the app send the rest to one reader alone."""
-        rest = Part(position, length)
-        answer = self.ask(request, record.image_id, record.headers, rest, length)
+        # With a byte that the reader has: of an unknown length, it may have all of them.
+        start = position if length is not None else max(position - 1, 0)
+        stop = sys.maxsize if length is None else length
+        answer = self.ask(request, record.image_id, record.headers, Part(start, stop), stop)
         try:
-            if is_part(answer, record.headers, rest, length):
-                return StreamReader(answer.body, position)
+            whole = _length_of_whole(answer) if length is None else length
+            if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
+                rest = StreamReader(answer.body, start)
+                rest.skip(position)
+                return rest
             if answer.code == 200 and validation.same_version(record.headers, answer.headers):
                 reader = StreamReader(answer.body, 0)
                 reader.skip(position)
@@ -273,16 +302,38 @@ def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) ->
         return False
     if sent not in (None, part.stop - part.start):
         return False
-    # It may leave out what the client of the range has (RFC 9110, section 15.3.7).
-    return validation.freshens(headers, answer.headers)
+    return is_same_version(headers, answer.headers)
+
+
+def is_same_version(headers: fields.Headers, fresh: fields.Headers) -> bool:
+    """Say whether an answer to If-Range is a part of the version that was named there.
+
+    It may leave out fields that whoever asked has already; those it has must be the same.
+
+    Source: RFC 9110, sections 13.1.5 and 15.3.7.3.
+    """
+    tag = (fields.get(fresh, "etag") or "").strip(fields.OWS)
+    return not tag.startswith("W/") and validation.freshens(headers, fresh)
+
+
+def _length_of_whole(answer: Answer) -> int | None:
+    """Give the length of the image (bytes) that an answer has a part of."""
+    match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
+    return int(match[3]) if match else None
 
 
 def make_whole(answer: Answer, headers: fields.Headers, length: int) -> None:
-    """Give an answer with the rest of a version the head of the whole one."""
-    renewed = validation.updated(headers, answer.headers, answer.answered)
-    kept = [pair for pair in renewed if pair[0].lower() != "content-length"]
+    """Give an answer with a part the head of the whole image.
+
+    :param headers: of what is kept of the same version; empty if nothing is.
+    """
+    whole = [pair for pair in answer.headers if pair[0].lower() not in _OF_PART]
+    if headers:
+        own = [pair for pair in whole if pair[0].lower() in _OF_ANSWER]
+        renewed = validation.updated(headers, whole, answer.answered)
+        whole = [*(pair for pair in renewed if pair[0].lower() != "content-length"), *own]
     answer.status = "200 OK"
-    answer.headers = [*kept, ("Content-Length", str(length))]
+    answer.headers = [*whole, ("Content-Length", str(length))]
 
 
 @contextlib.contextmanager

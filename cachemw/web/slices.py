@@ -26,11 +26,11 @@ from ..core.config import Settings
 from ..core.fill import Fill
 from ..drivers.base import CHUNK, Kept, Part, Record, Sink
 from ..errors import CacheFull, DriverError, LengthMismatch
-from . import fields, freshness, hits, validation
+from . import fields, freshness, hits, storing, validation
 from .exchange import Answer
 from .keeping import Keeper
-from .respond import Representation, part_headers, serve, wanted_slices
-from .resuming import Resumer, asking, make_whole
+from .respond import BLOCK, Representation, part_headers, serve, wanted_slices
+from .resuming import Resumer, asking, is_same_version, make_whole
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ StartResponse = Callable[..., Any]
 #: A longer part is not kept by itself (bytes): whoever wants so much soon has the whole.
 MOST = 64 * 2**20
 
-_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})-(\d{0,18})", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
@@ -79,19 +79,22 @@ class Slicer:
             is over.
         """
         kept = concurrency.run_blocking(self._resumer.kept_for, lead, environ)
-        if kept is not None and not self._is_fresh(environ, kept.record):
-            kept = None
-        if kept is None:
-            asked = aligned(environ["HTTP_RANGE"])
-        else:
+        wanted: list[Part] | None = None
+        if kept is not None:
             selected = self._representation(kept.record, kept.length or 0)
             slices = wanted_slices(environ, selected)
-            if slices is None:
-                return None
-            wanted = [Part(*ends) for ends in slices]
-            if is_there(kept, wanted):
-                return self._serve_kept(environ, start_response, kept, selected, lead)
-            asked = _as_range(missing(kept, wanted[0])) if len(wanted) == 1 else None
+            wanted = None if slices is None else [Part(*ends) for ends in slices]
+            if self._is_fresh(environ, kept.record):
+                if wanted is None:
+                    return None
+                if is_there(kept, wanted):
+                    status = "hit; detail=partial"
+                    return self._serve_kept(
+                        environ, start_response, kept.record, selected, lead, status
+                    )
+            if not wanted:
+                kept = None  # the client means another version, and so may the app by now
+        asked = aligned(environ["HTTP_RANGE"]) if kept is None else to_ask(kept, wanted or [])
         if asked is None:
             lead.decline("")
             return None
@@ -99,6 +102,7 @@ class Slicer:
 
     def _is_fresh(self, environ: Environ, record: Record) -> bool:
         """Whether what is kept may be given out without asking the app."""
+        # A hook is asked about copies that are whole; of parts the app says who may have them.
         if self._settings.authorize != "off":
             return False
         if self._settings.freshness == "immutable":
@@ -115,14 +119,15 @@ class Slicer:
         self,
         environ: Environ,
         start_response: StartResponse,
-        kept: Kept,
+        record: Record,
         selected: Representation,
         lead: Fill,
+        status: str,
     ) -> Iterable[bytes]:
         sink = lead.hand_over()
         assert sink is not None
-        age = freshness.current_age(kept.record.age, kept.record.stored, time.time())
-        extra = (("Age", str(int(age))), hits.cache_status("hit; detail=partial"))
+        age = freshness.current_age(record.age, record.stored, time.time())
+        extra = (("Age", str(int(age))), hits.cache_status(status))
         return serve(environ, start_response, KeptEntry(sink), selected, extra)
 
     def _fetch(
@@ -134,7 +139,7 @@ class Slicer:
         kept: Kept | None,
         asked: str,
     ) -> Iterable[bytes] | Answer | None:
-        """Have the app send a part more."""
+        """Have the app send a part more, or say that what is kept still holds."""
         answer = self._ask(environ, start_response, forward, lead.image_id)
         conditions = {"HTTP_RANGE": asked}
         if kept is not None:
@@ -144,31 +149,64 @@ class Slicer:
         with asking(environ, conditions):
             answer.fetch(self._app)
         found = part_in(answer)
-        if found is None:
-            return answer
-        part, length = found
-        headers = answer.headers
-        known = kept.record.headers if kept is not None else []
-        make_whole(answer, known, length)
-        record = self._keeper.record(answer, lead.image_id, None)
+        if found is not None:
+            return self._use(environ, forward, lead, kept, answer, *found)
+        if not answer.written and is_about_range(answer, kept):
+            self._give_up(answer, environ, lead)
+            return None
+        return answer
+
+    def _use(
+        self,
+        environ: Environ,
+        forward: str,
+        lead: Fill,
+        kept: Kept | None,
+        answer: Answer,
+        part: Part,
+        length: int,
+    ) -> Iterable[bytes] | None:
+        """Answer by what the app sent, and by what is kept of the same version."""
+        if kept is not None and (
+            length != kept.length or not is_same_version(kept.record.headers, answer.headers)
+        ):
+            kept = None
+        make_whole(answer, kept.record.headers if kept is not None else (), length)
+        record = dataclasses.replace(self._keeper.record(answer, lead.image_id, None), variant=0)
         selected = self._representation(record, length)
-        slices = wanted_slices(environ, selected)
-        if slices is None or len(slices) != 1 or not _is_within(slices[0], part):
-            # Another version than the client's, or the app gave another part than was asked for.
+        slices = wanted_slices(answer.request, selected)
+        if slices is None:
+            # The client has another version, and gets all of this one.
             answer.close()
             environ.update(answer.request)
-            if slices is not None:
-                lead.decline("")
             return None
-        if kept is not None and not validation.freshens(known, headers):
-            kept = None
-        record = dataclasses.replace(record, variant=0)
+        wanted = [Part(*ends) for ends in slices]
+        there = (*kept.parts, part) if kept is not None else (part,)
+        if not can_answer(there, kept, wanted):
+            # The app gave another part than was asked for, or of another version.
+            self._give_up(answer, environ, lead)
+            return None
         reason = self._begin(answer, record, lead, kept, part, length)
-        start, stop = slices[0]
+        if reason is not None and not can_answer((part,), None, wanted):
+            self._give_up(answer, environ, lead)
+            return None
+        if reason is None and kept is not None and is_there(kept, wanted):
+            answer.close()
+            status = "fwd=stale; fwd-status=206; detail=partial"
+            return self._serve_kept(
+                answer.request, answer.start_response, record, selected, lead, status
+            )
         status = f"fwd={forward}; " + (f"detail={reason}" if reason else "stored")
-        extra = hits.cache_status(status)
-        answer.start_response("206 Partial Content", [*part_headers(selected, start, stop), extra])
-        return Slice(answer, lead, part, Part(start, stop))
+        head = part_headers(selected, wanted[0].start, wanted[0].stop)
+        head += [*aged(answer), hits.cache_status(status)]
+        answer.start_response("206 Partial Content", head)
+        return Slice(answer, lead, part, wanted[0])
+
+    def _give_up(self, answer: Answer, environ: Environ, lead: Fill) -> None:
+        """Have the request passed on as it came."""
+        answer.close()
+        environ.update(answer.request)
+        lead.decline("")
 
     def _begin(
         self,
@@ -181,23 +219,35 @@ class Slicer:
     ) -> str | None:
         """Be ready to keep a part. :return: a word for why it is not kept."""
         reason = self._keeper.refusal(answer, validation.unconditional(answer.known_request))
-        if reason is None and validation.strong_validator(record.headers) is None:
-            reason = "validator"
         if reason is None:
-            try:
-                concurrency.run_blocking(self._make_ready, record, lead, kept, part, length)
-            except CacheFull:
-                reason = "full"
-            except DriverError as exc:
-                log.info("%s", exc)
-                reason = "not-writable"
+            self._queue(record.image_id)
+            reason = self._make_ready(record, lead, kept, part, length)
         if reason is not None:
-            lead.decline("")
+            # What was kept of another version, or before the app forbade it, goes.
+            is_over = kept is None or reason in storing.TAKEN_BACK
+            lead.decline(reason if is_over else "")
         elif self._cache.mark_of_deletion(record.image_id) != answer.deletion_before:
             self._keeper.forget(record.image_id)
         return reason
 
     def _make_ready(
+        self, record: Record, lead: Fill, kept: Kept | None, part: Part, length: int
+    ) -> str | None:
+        if validation.strong_validator(record.headers) is None:
+            return "validator"
+        if not storing.fits(record):
+            return "fields"
+        try:
+            concurrency.run_blocking(self._announce, record, lead, kept, part, length)
+        except CacheFull as exc:
+            log.info("%s", exc)
+            return "full"
+        except DriverError as exc:
+            log.info("%s", exc)
+            return "not-writable"
+        return None
+
+    def _announce(
         self, record: Record, lead: Fill, kept: Kept | None, part: Part, length: int
     ) -> None:
         sink = lead.sink
@@ -207,6 +257,13 @@ class Slicer:
         there = sum(stop - start for start, stop in kept.parts) if kept is not None else 0
         more = part.stop - part.start
         self._cache.capacity.make_room(record.image_id, sink, there + more, more)
+
+    def _queue(self, image_id: str) -> None:
+        """Have the rest fetched later."""
+        try:
+            self._cache.queue_image(image_id)
+        except DriverError as exc:
+            log.info("%s is not queued: %s", image_id, exc.reason)
 
 
 class KeptEntry:
@@ -237,9 +294,11 @@ class KeptEntry:
 class Slice:
     """The body of an answer that asks the app for a part, keeps it, and gives what is wanted.
 
+    What is wanted of either side of the part was kept before.
+
     :param answer: of the app, with the bytes of ``part``.
     :param lead: the image's fill, claimed until the part is there; it may be over already.
-    :param wanted: what the client gets, within ``part``.
+    :param wanted: what the client gets.
     """
 
     def __init__(self, answer: Answer, lead: Fill, part: Part, wanted: Part) -> None:
@@ -247,52 +306,126 @@ class Slice:
         self._lead = lead
         self._wanted = wanted
         self._part = part
+        #: The next byte for the client, and the next from the app.
+        self._given = wanted.start
         self._position = part.start
         self._chunks = iter(answer.body)
+        #: Where it is kept; ``None`` once nothing more is.
+        self._sink = lead.sink
+        #: The same, for what is read when nobody needs to wait any more.
+        self._source = lead.sink
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        while self._position < self._part.stop:
-            chunk = next(self._chunks, b"")
-            start = self._position
-            stop = start + len(chunk)
-            if not chunk or stop > self._part.stop:
-                raise LengthMismatch(self._lead.image_id, f"{stop} is not the end of {self._part}")
-            self._keep(chunk, start)
-            self._position = stop
-            if stop == self._part.stop:
-                self.close()  # before the client knows that it was all
-            piece = chunk[max(self._wanted.start - start, 0) : max(self._wanted.stop - start, 0)]
+        while self._given < self._wanted.stop or self._position < self._part.stop:
+            if self._given < min(self._part.start, self._wanted.stop):
+                return self._from_kept(min(self._part.start, self._wanted.stop))
+            if self._position == self._part.stop:
+                return self._from_kept(self._wanted.stop)
+            piece = self._from_app()
             if piece:
                 return piece
         raise StopIteration
 
+    def _from_kept(self, stop: int) -> bytes:
+        assert self._source is not None
+        size = min(BLOCK, stop - self._given)
+        data = concurrency.run_blocking(self._source.pread, size, self._given)
+        if not data:
+            raise OSError(f"{self._lead.image_id}: byte {self._given} is not kept any more")
+        self._given += len(data)
+        return data
+
+    def _from_app(self) -> bytes:
+        """Take the app's next chunk. :return: what the client wants of it."""
+        chunk = self._pull()
+        start, stop = self._position, self._position + len(chunk)
+        if not chunk or stop > self._part.stop:
+            raise LengthMismatch(self._lead.image_id, f"{stop} is not the end of {self._part}")
+        if stop == self._part.stop and self._pull():
+            raise LengthMismatch(self._lead.image_id, f"longer than {self._part}")
+        self._keep(chunk, start)
+        self._position = stop
+        if stop == self._part.stop:
+            self._let_go()  # before the client knows that it was all
+        piece = chunk[max(self._given - start, 0) : max(self._wanted.stop - start, 0)]
+        self._given += len(piece)
+        return piece
+
+    def _pull(self) -> bytes:
+        """Get the app's next chunk that is not empty; an empty one at its end."""
+        while (chunk := next(self._chunks, None)) is not None:
+            if chunk:
+                return chunk
+        return b""
+
     def _keep(self, chunk: bytes, start: int) -> None:
-        sink = self._lead.sink
-        if sink is None:
+        if self._sink is None:
             return
         try:
-            sink.write(chunk, start)
+            concurrency.run_blocking(self._sink.write, chunk, start)
         except DriverError as exc:
             log.warning("%s: its part is not kept: %s", self._lead.image_id, exc.reason)
-            self._lead.decline("")
+            self._hand_over()
 
-    def close(self) -> None:
+    def _let_go(self) -> None:
         """Close the app's answer, and let others have the image's fill."""
         try:
             self._answer.close()
         finally:
-            self._lead.decline("")
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._sink is not None:
+            self._sink = None
+            self._lead.hand_over()
+        self._lead.decline("")
+
+    def close(self) -> None:
+        """Let go of everything; a second close does nothing."""
+        try:
+            self._let_go()
+        finally:
+            source, self._source = self._source, None
+            if source is not None:
+                source.close()
 
 
 def is_there(kept: Kept, wanted: list[Part]) -> bool:
     """Say whether all of some parts is kept."""
-    return all(
-        any(part.start <= want.start and want.stop <= part.stop for part in kept.parts)
-        for want in wanted
-    )
+    return all(is_covered(kept.parts, want) for want in wanted)
+
+
+def is_covered(parts: Iterable[Part], want: Part) -> bool:
+    """Say whether parts, which may touch or overlap, have all of another."""
+    position = want.start
+    for part in sorted(parts):
+        if part.start <= position < part.stop:
+            position = part.stop
+    return position >= want.stop
+
+
+def can_answer(there: Iterable[Part], kept: Kept | None, wanted: list[Part]) -> bool:
+    """Say whether an answer can be made of what is there; several parts only of what is kept."""
+    if len(wanted) == 1:
+        return is_covered(there, wanted[0])
+    return bool(wanted) and kept is not None and is_there(kept, wanted)
+
+
+def to_ask(kept: Kept, wanted: list[Part]) -> str | None:
+    """Give the Range field that asks for what is missing of a range; for one byte where nothing
+    is, since the app is asked whether what is kept still holds.
+
+    :return: ``None``: it is more than one range, or too much.
+    """
+    if is_there(kept, wanted):
+        return _as_range(Part(wanted[0].start, wanted[0].start + 1))
+    if len(wanted) != 1:
+        return None
+    part = missing(kept, wanted[0])
+    return _as_range(part) if part.stop - part.start <= MOST + CHUNK else None
 
 
 def missing(kept: Kept, want: Part) -> Part:
@@ -333,12 +466,24 @@ def part_in(answer: Answer) -> tuple[Part, int] | None:
     if match is None:
         return None
     first, last, length = map(int, match.groups())
-    return (Part(first, last + 1), length) if first <= last < length else None
+    try:
+        sent = storing.content_length(answer.headers)
+    except ValueError:
+        return None
+    if not first <= last < length or sent not in (None, last + 1 - first):
+        return None
+    return Part(first, last + 1), length
+
+
+def is_about_range(answer: Answer, kept: Kept | None) -> bool:
+    """Say whether an answer is about the range that we asked for, and not the client's."""
+    return answer.code == 206 or (answer.code == 416 and kept is not None)
+
+
+def aged(answer: Answer) -> list[tuple[str, str]]:
+    """Give the Age field that an answer of the app came with (RFC 9111, section 5.1)."""
+    return [pair for pair in answer.headers if pair[0].lower() == "age"]
 
 
 def _as_range(part: Part) -> str:
     return f"bytes={part.start}-{part.stop - 1}"
-
-
-def _is_within(ends: tuple[int, int], part: Part) -> bool:
-    return part.start <= ends[0] and ends[1] <= part.stop

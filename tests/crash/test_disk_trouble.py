@@ -7,8 +7,10 @@ process, system calls that strace(1) makes fail, and a real full tmpfs.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import errno
 import functools
+import hashlib
 import json
 import math
 import os
@@ -22,10 +24,12 @@ import sys
 import pytest
 
 from cachemw.core import capacity, pipeline
+from cachemw.drivers._lock import MOST_NAMES
+from cachemw.drivers.base import Record
 from cachemw.errors import BadDriverConfiguration
 
 from . import downloads
-from .checks import assert_sound, opened
+from .checks import assert_index_agrees, assert_sound, entry_files, opened
 from .faults import Faults
 from .origin import LARGE, body, download, image_id
 from .zygote import ROOT
@@ -327,6 +331,9 @@ def test_trouble_with_system_calls_at_the_start(driver_name, tmp_path, request):
 
 # A real small file system
 
+#: Images of a page each, more than the directory's lock takes down by name.
+SMALL = range(0, 12 * (MOST_NAMES + 5), 12)
+
 
 @pytest.fixture
 def small_disk(tmp_path):
@@ -406,6 +413,77 @@ def test_deleting_makes_room_on_a_full_file_system(small_disk, driver_name):
 
         download(app, 12).assert_right(12)
         assert download(app, 12).cache_status == "hit"
+
+
+def test_what_no_index_knows_of_is_counted_and_evicted(small_disk, driver_name, caplog):
+    """The last bytes of the device are an image's; the index cannot be written."""
+    with opened(small_disk / "cache", driver_name, max_size=1_000_000) as app:
+        cache, driver = app.cache, app.cache.driver
+        for number in (0, 12):
+            download(app, number).assert_right(number)
+        before = driver.get_usage()
+        sink = driver.start_fill("dog")
+        sink.announce(Record("dog", 0, ""), 600_000)
+        sink.write(bytes(600_000))
+        other = driver.start_fill("cow")
+        fill_up(small_disk / "others")
+        sink.commit(Record("dog", 600_000, "md5:" + hashlib.md5(bytes(600_000)).hexdigest()))
+        sink.close()
+        assert cache.is_cached("dog")
+
+        assert driver.get_usage() == before + 600_000
+        assert cache.get_cache_size() == sum(entry_files(small_disk / "cache").values())
+        # Room for another of that size is found only where this one goes.
+        cache.capacity.make_room("cow", other, 600_000, 600_000)
+        assert not cache.is_cached("dog")
+        assert driver.get_usage() <= 1_000_000
+        other.leave()
+        other.close()
+
+        os.unlink(small_disk / "others")
+        download(app, 12).assert_right(12)
+        assert_index_agrees(cache)
+    assert caplog.text.count("to be repaired later") == (driver_name == "sqlite")
+
+
+def test_eviction_goes_on_until_enough_is_free(small_disk, driver_name):
+    """Also where each image that goes frees too little for the index to be told of it, and
+    somebody takes the room at once."""
+    with opened(small_disk / "cache", driver_name, max_size=2**30) as app:
+        for number in SMALL:
+            download(app, number).assert_right(number)
+        directory = small_disk / "cache"
+        others = small_disk / "others"
+        fill_up(others)
+        while files := entry_files(directory):
+            assert app.cache.driver.evict(1)[0] == 1
+            fill_up_more(others)
+            left = entry_files(directory)
+            assert len(left) == len(files) - 1
+            assert app.cache.get_cache_size() == sum(left.values())
+        assert app.cache.driver.evict(1) == (0, 0)
+        os.unlink(others)
+        download(app, 12).assert_right(12)
+        assert_index_agrees(app.cache)
+
+
+def test_eviction_needs_no_index(small_disk, driver_name):
+    """One that cannot even be opened: its shared memory finds no room on a full disk."""
+    with opened(small_disk / "cache", driver_name, max_size=2**30) as app:
+        for number in (0, 7, 12):
+            download(app, number).assert_right(number)
+        if driver_name == "sqlite":
+            app.cache.driver.index.close()
+        fill_up(small_disk / "others")
+        size = app.cache.get_cache_size()
+        assert size == sum(entry_files(small_disk / "cache").values())
+        assert app.cache.prune(0) == (3, size)
+
+
+def fill_up_more(path):
+    with open(path, "ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**12))
 
 
 def fill_up(path):

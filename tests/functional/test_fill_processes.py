@@ -1,5 +1,7 @@
 """Shared fills on the servers that people run, and what happens when a process dies."""
 
+import time
+
 import pytest
 
 from tests.functional.fills import (
@@ -16,6 +18,7 @@ from tests.functional.fills import (
 
 PATH = "/disk.img"
 BODY = content(8 * MIB)
+NEW = content(8 * MIB, seed=2)
 
 LEADER = "fwd=uri-miss; stored"
 FOLLOWER = "fwd=uri-miss; collapsed"
@@ -113,6 +116,28 @@ def test_followers_of_a_killed_leader_all_finish(world, percent):
     assert second.request(PATH).cache_status == "hit"
 
 
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no-ranges"])
+def test_followers_of_a_killed_leader_finish_an_image_of_unknown_length(world, ranges):
+    """Each asks for the rest: what nobody knows the length of is not gone on with for all."""
+    image = world.origin.put(PATH, BODY)
+    image.chunked, image.ranges = True, ranges
+    gate = image.gate(len(BODY) // 2)
+    first, second = world.serve(), world.serve()
+    start_reading(first, PATH)
+    gate.wait()
+    followers = [start_reading(second, PATH) for _ in range(3)]
+    wait_for_bytes(followers, len(BODY) // 2 - SLACK)
+
+    world.kill_workers(first)
+    gate.open()
+
+    for reply in results(followers):
+        assert_whole(reply, BODY)
+    for asked in world.origin.gets(PATH)[1:]:
+        assert asked.fields["if-range"] == '"one"'
+        assert asked.sent <= (len(BODY) // 2 + 2 * SLACK if ranges else len(BODY))
+
+
 def test_leader_that_dies_before_the_head_is_replaced(world):
     image = world.origin.put(PATH, BODY)
     gate = image.gate(-1, only=0)
@@ -191,6 +216,32 @@ def test_dead_leaders_image_that_has_changed_is_never_mixed(world):
     reply = second.request(PATH)
     assert_whole(reply, versions['"two"'])
     assert reply.headers["etag"] == '"two"'
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_request_that_had_nothing_yet_of_a_dead_leaders_image_gets_the_new_one(world, chunked):
+    """Of the old one nothing is to be had any more."""
+    image = world.origin.put(PATH, BODY)
+    image.chunked = chunked
+    # A range of what nobody knows the length of is ignored: it begins at once.
+    gate = image.gate(0 if chunked else MIB, only=0)
+    first, second = world.serve(range_miss="fill"), world.serve(range_miss="fill")
+    start_reading(first, PATH)
+    gate.wait()
+    start = 4 * MIB
+    follower = start_reading(second, PATH, ("Range", f"bytes={start}-"))
+    time.sleep(0.5)
+    image.body, image.etag = NEW, '"two"'
+
+    world.kill_workers(first)
+
+    reply = follower.result()
+    assert reply.headers["etag"] == '"two"'
+    assert reply.complete
+    if reply.status == 206:
+        assert reply.body == NEW[start:]
+    else:
+        assert_whole(reply, NEW)
 
 
 def test_wrong_image_of_two_leaders_completes_nowhere(world):

@@ -11,6 +11,7 @@ import pytest
 
 from cachemw import ImageCache
 from cachemw.drivers import _xattrs
+from cachemw.drivers.base import Record
 from cachemw.errors import (
     BadDriverConfiguration,
     ChecksumMismatch,
@@ -513,3 +514,18 @@ def test_options_are_checked(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             ImageCache(**options)
+
+
+def test_what_is_there_in_parts_is_listed_as_such(make_cache):
+    cache = make_cache()
+    sink = cache.driver.start_fill("cat")
+    sink.announce(Record("cat", 0, "", headers=(("ETag", '"one"'),)), 10)
+    sink.write(b"half ")
+    sink.leave()
+    sink.close()
+
+    (partial,) = cache.get_partial_images()
+    assert (partial["image_id"], partial["size"], partial["length"]) == ("cat", 5, 10)
+    assert cache.get_cached_images() == []
+    assert not cache.is_cached("cat")
+    assert not cache.is_being_cached("cat")

@@ -115,6 +115,27 @@ def test_resumed_image_that_is_wrong_is_not_completed(world):
     assert any(reason.startswith("md5 is ") for reason in world.invalid_reasons())
 
 
+@pytest.mark.parametrize("asked", [None, (10, HALF + 10)], ids=["whole", "range"])
+def test_rest_that_is_not_stored_any_more_comes_with_what_was_kept(world, asked):
+    """The app takes back that it may be stored, when only the rest is asked for."""
+    image = world.origin.put(PATH, BODY)
+    server = break_off(world, image, range_miss="fill")
+    image.fields.append("Cache-Control: no-store")
+
+    if asked is None:
+        reply, expected = server.request(PATH), BODY
+    else:
+        start, stop = asked
+        reply = server.request(PATH, ("Range", f"bytes={start}-{stop - 1}"))
+        expected = BODY[start:stop]
+
+    assert reply.complete
+    assert reply.body == expected
+    word = "no-store" if asked is None else "range"
+    assert reply.cache_status == f"fwd=uri-miss; detail={word}"
+    assert not world.is_cached(PATH)
+
+
 def test_new_version_begins_at_its_beginning(world):
     image = world.origin.put(PATH, BODY)
     server = break_off(world, image)

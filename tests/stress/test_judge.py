@@ -35,6 +35,9 @@ def line(answer=7, image=3, outcome="cut", wanted=None, version=0, began=11, end
         (FAILURE, [line(answer=8, wanted="bytes=5-")], []),
         # The rest of it, but there is a newer version.
         (FAILURE, [line(outcome="200"), line(8, 3, "200", "bytes=5-", version=1)], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-", version=1)], []),
+        # A 304 confirmed what another answer was bringing.
+        (FAILURE, [line(outcome="304"), line(8)], []),
         (FAILURE, [], [Kill(100, 11, 11)]),
         (ERROR, [line(answer=8, outcome="hung up")], []),
         (dataclasses.replace(ERROR, worker=None), [], [Kill(200, 11, 11)]),
@@ -53,8 +56,11 @@ def test_what_explains_a_failure_excuses_it(failure, log, kills):
         # Another image, another answer, another time.
         (FAILURE, [line(answer=8, image=4, wanted="bytes=5-")], []),
         (FAILURE, [line(answer=8)], []),
+        (FAILURE, [line(outcome="304"), line(8, began=1, ended=2)], []),
         (FAILURE, [line(answer=8, wanted="bytes=5-", began=1, ended=2)], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "200", "bytes=5-")], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-")], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-", version=None)], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "206", "bytes=5-", version=1)], []),
         # Another worker, or this one at another time.
         (FAILURE, [], [Kill(200, 11, 11), Kill(100, 20, 20)]),

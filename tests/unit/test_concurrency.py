@@ -50,6 +50,12 @@ spawn(tick)
 """
 
 
+def test_a_wait_without_an_end_ends_when_it_is_woken():
+    waiter = concurrency.Waiter()
+    waiter.wake()
+    assert waiter.wait(math.inf)
+
+
 @pytest.fixture(params=HUBS)
 def run_under_hub(request, run_python):
     """Run code in an interpreter that was patched; gives what it printed."""

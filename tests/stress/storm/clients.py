@@ -85,9 +85,12 @@ class Clients:
             await attempt.run()
         except Wrong as exc:
             self.wrong.append(f"seed {self._seed}, {operation} of image {number}: {exc}")
-        except (Broken, TimeoutError) as exc:
+        except TimeoutError:
+            # Nothing excuses it: whoever is killed or cut off is seen to be gone.
+            self.wrong.append(str(attempt.failure(f"seed {self._seed}, {operation}: it hangs")))
+        except Broken as exc:
             self.seen["failed"] += 1
-            self.failures.append(attempt.failure(f"{operation}: {type(exc).__name__}: {exc}"))
+            self.failures.append(attempt.failure(f"{operation}: {exc}"))
 
     def note_head(self, request: Request, number: int) -> None:
         """Count what an answer says of itself."""

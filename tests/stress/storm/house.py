@@ -78,18 +78,27 @@ class House:
 
 
 def used(directory: Path) -> dict[str, int]:
-    """Give the bytes of entries, fills under way and failed fills; lock held."""
+    """Give the bytes of entries, fills under way and failed fills; lock held.
+
+    What is kept of a fill may have holes, so its length says nothing; state files are not
+    counted.
+    """
     length = blocks = 0
     for where in (directory, directory / "incomplete", directory / "invalid"):
         for file in where.iterdir():
             if where == directory and not names.is_entry_name(file.name):
+                continue
+            if where.name == "incomplete" and file.name.startswith("."):
                 continue
             try:
                 status = file.lstat()
             except FileNotFoundError:
                 continue  # invalid/ is emptied without the lock
             if file.is_file():
-                length += status.st_size
+                if where.name == "incomplete":
+                    length += min(status.st_size, status.st_blocks * 512)
+                else:
+                    length += status.st_size
                 blocks += max(0, status.st_blocks * 512 - PAGE)
     return {"length": length, "blocks": blocks}
 

@@ -200,7 +200,9 @@ class _Reply:
             piece = min(STEP, stop - start)
             if chunked:
                 self._writer.write(b"%x\r\n" % piece)
-            self._writer.writelines(content.chunks(number, version, start, start + piece))
+            # Not writelines(): in Python 3.12 and 3.13, after the connection was lost, it has
+            # the selector watch a descriptor that is another connection's by then.
+            self._writer.write(b"".join(content.chunks(number, version, start, start + piece)))
             if chunked:
                 self._writer.write(b"\r\n")
             await self._writer.drain()

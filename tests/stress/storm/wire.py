@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any
 
 #: Seconds without a byte after which a request hangs for good.
 PATIENCE = 60
@@ -21,6 +22,7 @@ class Broken(Exception):
 class Request:
     """One request on a connection of its own; an asynchronous context manager.
 
+    :param fields: of the request, beside those that every request has.
     :ivar status: of the answer, once :meth:`read_head` returned; before that ``None``.
     :ivar headers: names in lower case.
     """
@@ -53,6 +55,7 @@ class Request:
         """Send the request and read status and fields.
 
         :raises Broken: there was not so much.
+        :raises TimeoutError: nothing came for too long, as from everything that reads.
         """
         try:
             self._writer.write(self._head)
@@ -111,6 +114,6 @@ class Request:
             size -= len(data)
             yield data
 
-    async def _wait(self, coming: asyncio._CoroutineLike[bytes]) -> bytes:
+    async def _wait(self, coming: Coroutine[Any, Any, bytes]) -> bytes:
         async with asyncio.timeout(PATIENCE):
             return await coming

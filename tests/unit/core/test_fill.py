@@ -456,6 +456,82 @@ def test_where_storing_ends_one_reader_goes_on_and_the_others_elsewhere():
     assert source.closed == 1
 
 
+def test_where_storing_ends_it_is_the_leader_who_goes_on():
+    """Whoever pumps then: all but the leader can go on elsewhere."""
+    sink = FakeSink(fail_write_at=1)
+    chunks = [bytes([n]) * BLOCK for n in range(40)]
+    fill = shared(sink)
+    leader = begin(fill, Source(*chunks), 40 * BLOCK, is_resumable=True)
+    follower = fill.reader()
+
+    position = 0
+    with pytest.raises(FillLost):
+        while piece := follower.read(position, 10**9, 5):
+            position += len(piece)
+    follower.close()
+
+    assert b"".join(leader) == b"".join(chunks)
+
+
+def test_what_was_kept_is_not_freed_before_the_app_comes_back_to_it():
+    whole = bytes(2 * BLOCK)
+
+    class Freeing(FakeSink):
+        def rollback(self, reason, keep=True):
+            super().rollback(reason, keep)
+            self.data = self.data if keep else b""
+
+    sink = Freeing(fail_write_at=0)
+    sink.kept = Kept(Record("cat", 0, ""), 8 * BLOCK, (Part(6 * BLOCK, 8 * BLOCK),))
+    sink.data = bytes(6 * BLOCK) + whole
+    missing = [bytes(BLOCK) for _ in range(6)]
+    fill = shared(sink)
+    leader = begin(fill, Source(*missing, Part(6 * BLOCK, 8 * BLOCK)), 8 * BLOCK)
+
+    assert b"".join(leader) == bytes(8 * BLOCK)
+    assert not fill.stored
+
+
+def test_what_was_not_stored_is_freed_when_its_readers_have_passed():
+    """Storing fails at the very end, when the leader is still at the beginning."""
+
+    class Freeing(FakeSink):
+        def rollback(self, reason, keep=True):
+            super().rollback(reason, keep)
+            self.data = b""
+
+    sink = Freeing(fail_write_at=39)
+    chunks = [bytes([n]) * BLOCK for n in range(40)]
+    fill = shared(sink)
+    leader = begin(fill, Source(*chunks), 40 * BLOCK, is_resumable=True)
+    follower = fill.reader()
+    position = 0
+    while piece := follower.read(position, BLOCK, 5):
+        position += len(piece)
+    follower.close()
+
+    assert fill.is_over
+    assert b"".join(leader) == b"".join(chunks)
+    leader.close()
+    assert sink.outcome.startswith("could not be written")
+    assert not sink.data
+
+
+def test_nobody_begins_to_follow_what_was_freed():
+    sink = FakeSink(fail_write_at=1)
+    fill = shared(sink)
+    leader = begin(fill, Source(*[bytes(BLOCK) for _ in range(40)]), 40 * BLOCK)
+    assert next(leader)
+    assert fill.is_current()
+
+    while sink.outcome is None:
+        next(leader)
+
+    assert not fill.is_over
+    assert not fill.is_current()
+    leader.close()
+
+
 def test_app_runs_in_the_context_of_the_request_that_leads():
     variable = contextvars.ContextVar("variable", default="")
     seen = []

@@ -104,7 +104,9 @@ def test_fill_that_is_not_stored_any_more_is_followed_by_nobody(cache, monkeypat
     joined = join(cache)
     leader.close()
 
-    assert joined == (None, None, None, None)
+    assert joined.growing is None
+    assert joined.lead is not fill
+    joined.lead.decline("")
 
 
 def test_fill_whose_followers_were_quicker_is_not_attended_to_for_ever(cache, monkeypatch):
