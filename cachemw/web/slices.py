@@ -6,9 +6,9 @@ Nobody holds the image's fill while a client reads what was kept before.
 
 Source: RFC 9110, sections 13.1.5, 14 and 15.3.7.
 
-Imports: core.cache, core.fill, core.config, drivers.base, errors, web.exchange, web.fields,
-web.freshness, web.growing, web.hits, web.keeping, web.respond, web.resuming, web.storing,
-web.validation.
+Imports: concurrency, core.cache, core.config, core.fill, drivers.base, errors, web.arrivals,
+web.exchange, web.fields, web.freshness, web.hits, web.keeping, web.respond, web.resuming,
+web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..drivers.base import CHUNK, Kept, Part, Record, Sink
-from ..errors import CacheFull, DriverError, LengthMismatch
+from ..errors import CacheFull, DriverError
 from . import fields, freshness, hits, storing, validation
+from .arrivals import Arrival, Slice
 from .exchange import Answer
 from .keeping import Keeper
-from .respond import BLOCK, Representation, part_headers, serve, wanted_slices
-from .resuming import Resumer, asking, is_same_version, make_whole
+from .respond import Representation, part_headers, serve, wanted_slices
+from .resuming import Resumer, asking, is_movable, is_same_version, make_whole
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,10 @@ class Slicer:
         head = part_headers(selected, wanted[0].start, wanted[0].stop)
         head += [*aged(answer), hits.cache_status(status)]
         answer.start_response("206 Partial Content", head)
-        return Slice(answer, lead, part, wanted[0])
+        arrival = Arrival(answer, lead, part)
+        if is_movable(environ, self._settings):
+            arrival.run_ahead()
+        return Slice(arrival, wanted[0])
 
     def _give_up(self, answer: Answer, environ: Environ, lead: Fill) -> None:
         """Have the request passed on as it came."""
@@ -289,108 +293,6 @@ class KeptEntry:
     def close(self) -> None:
         """Let go of it; a second close does nothing."""
         self._sink.close()
-
-
-class Slice:
-    """The body of an answer that asks the app for a part, keeps it, and gives what is wanted.
-
-    What is wanted of either side of the part was kept before.
-
-    :param answer: of the app, with the bytes of ``part``.
-    :param lead: the image's fill, claimed until the part is there; it may be over already.
-    :param wanted: what the client gets.
-    """
-
-    def __init__(self, answer: Answer, lead: Fill, part: Part, wanted: Part) -> None:
-        self._answer = answer
-        self._lead = lead
-        self._wanted = wanted
-        self._part = part
-        #: The next byte for the client, and the next from the app.
-        self._given = wanted.start
-        self._position = part.start
-        self._chunks = iter(answer.body)
-        #: Where it is kept; ``None`` once nothing more is.
-        self._sink = lead.sink
-        #: The same, for what is read when nobody needs to wait any more.
-        self._source = lead.sink
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        while self._given < self._wanted.stop or self._position < self._part.stop:
-            if self._given < min(self._part.start, self._wanted.stop):
-                return self._from_kept(min(self._part.start, self._wanted.stop))
-            if self._position == self._part.stop:
-                return self._from_kept(self._wanted.stop)
-            piece = self._from_app()
-            if piece:
-                return piece
-        raise StopIteration
-
-    def _from_kept(self, stop: int) -> bytes:
-        assert self._source is not None
-        size = min(BLOCK, stop - self._given)
-        data = concurrency.run_blocking(self._source.pread, size, self._given)
-        if not data:
-            raise OSError(f"{self._lead.image_id}: byte {self._given} is not kept any more")
-        self._given += len(data)
-        return data
-
-    def _from_app(self) -> bytes:
-        """Take the app's next chunk. :return: what the client wants of it."""
-        chunk = self._pull()
-        start, stop = self._position, self._position + len(chunk)
-        if not chunk or stop > self._part.stop:
-            raise LengthMismatch(self._lead.image_id, f"{stop} is not the end of {self._part}")
-        if stop == self._part.stop and self._pull():
-            raise LengthMismatch(self._lead.image_id, f"longer than {self._part}")
-        self._keep(chunk, start)
-        self._position = stop
-        if stop == self._part.stop:
-            self._let_go()  # before the client knows that it was all
-        piece = chunk[max(self._given - start, 0) : max(self._wanted.stop - start, 0)]
-        self._given += len(piece)
-        return piece
-
-    def _pull(self) -> bytes:
-        """Get the app's next chunk that is not empty; an empty one at its end."""
-        while (chunk := next(self._chunks, None)) is not None:
-            if chunk:
-                return chunk
-        return b""
-
-    def _keep(self, chunk: bytes, start: int) -> None:
-        if self._sink is None:
-            return
-        try:
-            concurrency.run_blocking(self._sink.write, chunk, start)
-        except DriverError as exc:
-            log.warning("%s: its part is not kept: %s", self._lead.image_id, exc.reason)
-            self._hand_over()
-
-    def _let_go(self) -> None:
-        """Close the app's answer, and let others have the image's fill."""
-        try:
-            self._answer.close()
-        finally:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        if self._sink is not None:
-            self._sink = None
-            self._lead.hand_over()
-        self._lead.decline("")
-
-    def close(self) -> None:
-        """Let go of everything; a second close does nothing."""
-        try:
-            self._let_go()
-        finally:
-            source, self._source = self._source, None
-            if source is not None:
-                source.close()
 
 
 def is_there(kept: Kept, wanted: list[Part]) -> bool:

@@ -12,7 +12,9 @@ import time
 import pytest
 
 from cachemw import CacheFilter, ImageCache
+from cachemw.drivers._sink import FileSink
 from cachemw.drivers.base import CHUNK
+from cachemw.errors import DriverError
 from tests.ranged import RangedOrigin
 from tests.wsgi import begin, get
 
@@ -860,6 +862,25 @@ def test_client_that_leaves_in_mid_slice_leaves_what_was_whole(make, origin):
     assert_part(want(app, spell(0, 4 * CHUNK)), 0, 4 * CHUNK)
 
 
+@pytest.mark.parametrize("stop", [CHUNK, len(BODY)])
+def test_app_whose_close_fails_spoils_nothing(make, origin, stop):
+    class Failing:
+        def __init__(self, body):
+            self._body = body
+
+        def __iter__(self):
+            return iter(self._body)
+
+        def close(self):
+            self._body.close()
+            raise RuntimeError("broken")
+
+    app = make(app=lambda environ, start: Failing(origin(environ, start)))
+
+    assert_part(want(app, spell(10, stop)), 10, stop)
+    assert want(app, spell(10, stop)).cache == "hit; detail=partial"
+
+
 def test_client_that_never_reads_leaves_nothing_held(make, origin):
     app = make()
     begin(app, PATH, Range=spell(0, CHUNK))._body.close()
@@ -879,6 +900,81 @@ def test_kept_part_is_held_by_nobody_while_it_is_read(make, origin):
     assert want(app, spell(4 * CHUNK, 4 * CHUNK + 1)).cache == "fwd=uri-miss; stored"
 
     assert_part(reading.finish(), 0, 3 * CHUNK)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_client_that_stops_reading_holds_nobody_up(make, origin, whole):
+    """A player that is paused: the image is everybody's all the same."""
+    app = make(follow_timeout=3 * PATIENCE)
+    paused = begin(app, PATH, Range=spell(10, 5 * CHUNK))
+    paused.step()
+
+    replies = []
+    ask = functools.partial(*((get, app, PATH) if whole else (want, app, spell(9, len(BODY)))))
+    thread = threading.Thread(target=lambda: replies.append(ask()))
+    thread.start()
+    thread.join(PATIENCE)
+
+    assert replies != []
+    assert replies[0].cache == "fwd=uri-miss; stored"
+    if whole:
+        assert_whole(replies[0])
+    else:
+        assert_part(replies[0], 9, len(BODY))
+    assert_part(paused.finish(), 10, 5 * CHUNK)
+    assert origin.ranges_asked[0] == spell(0, 5 * CHUNK)
+
+
+@pytest.mark.parametrize("fault", ["short", "raises"])
+def test_long_part_that_breaks_off_goes_out_as_far_as_it_came(make, origin, fault):
+    def bend(asked, sent):
+        sent.chunks[18:] = [RuntimeError("broken")] if fault == "raises" else []
+
+    origin.bend = bend
+    app = make()
+
+    reply = want(app, spell(10, len(BODY)))
+
+    assert reply.error is not None
+    assert reply.body == BODY[10 : 18 * origin.chunk]
+    assert partial(app) == 18 * origin.chunk
+
+
+def test_long_part_whose_client_leaves_is_left(make, origin):
+    app = make()
+    go_on = threading.Event()
+    origin.before_chunk = lambda asked, number: number < 10 or go_on.wait(PATIENCE)
+    begun = begin(app, PATH, Range=spell(0, len(BODY)))
+    size = 0
+    while size < 2 * CHUNK:
+        size += len(begun.step())
+    begun._body.close()
+    go_on.set()
+
+    wait_until(lambda: origin.closed == 1)
+    assert 2 * CHUNK <= partial(app) < len(BODY)
+    assert_part(want(app, spell(0, len(BODY))), 0, len(BODY))
+
+
+@pytest.mark.parametrize("size", [CHUNK, len(BODY)])
+def test_part_that_cannot_be_written_goes_out_all_the_same(make, origin, monkeypatch, size):
+    app = make()
+    written = []
+
+    def write(self, data, position=None, real=FileSink.write):
+        written.append(position)
+        if len(written) > 2:
+            raise DriverError(IMAGE_ID, "no space left on device")
+        return real(self, data, position)
+
+    monkeypatch.setattr(FileSink, "write", write)
+
+    reply = want(app, spell(10, size))
+
+    assert_part(reply, 10, size)
+    assert len(written) == 3
+    monkeypatch.undo()
+    assert_whole(get(app, PATH))
 
 
 @pytest.mark.parametrize("where", ["same", "other"])
