@@ -191,9 +191,10 @@ class ChangingFiles(EntryFiles):
 
     def _has_files(self, name: str) -> bool:
         """Say whether anything has an entry's name, here or in ``incomplete/``."""
+        # In this order: what is renamed meanwhile is found in the second place.
         return any(
             os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False)
-            for directory in (self.tree.base, self.tree.incomplete)
+            for directory in (self.tree.incomplete, self.tree.base)
         )
 
     def mark_of_deletion(self, image_id: str) -> bytes:

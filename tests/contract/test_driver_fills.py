@@ -587,3 +587,21 @@ def assert_clean(driver_name, directory):
     assert set(os.listdir(directory / ".sums")) <= set(os.listdir(directory))
     assert driver.get_usage() == driver.get_cache_size()
     driver.close()
+
+
+def test_a_fill_that_ends_while_it_is_looked_for_is_deleted(driver, other, monkeypatch):
+    sink = begin(driver, "cat")
+    sink.write(BODY)
+    access, looks = os.access, []
+
+    def look(*args, **options):
+        found = access(*args, **options)
+        looks.append(args)
+        if len(looks) == 1:
+            sink.commit(record_of("cat", BODY))
+        return found
+
+    monkeypatch.setattr(os, "access", look)
+
+    assert other.delete_cached_image("cat")
+    assert not driver.is_cached("cat")
