@@ -517,7 +517,7 @@ class Fill:
     def _free_bytes(self) -> None:
         """Free what was written in vain, as soon as nobody needs it any more."""
         last, failure = self._last_reader, self._intake.failure
-        if last is None or failure is None or self.sink is None:
+        if last is None or failure is None or self.sink is None or self._is_freed:
             return
         if self.sink.kept is not None:
             return  # further parts are still to be read from the file
@@ -668,7 +668,11 @@ class Fill:
         if sink is not None and failure is not None and sink.kept is None:
             if self._is_needed():
                 return
-            concurrency.run_blocking(sink.rollback, _unstored(failure), False)
+            with self._lock:
+                # By one of those who leave at the same time.
+                is_freed, self._is_freed = self._is_freed, True
+            if not is_freed:
+                concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         with self._lock:
             if not self._over or self._readers:
                 return
