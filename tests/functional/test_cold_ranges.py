@@ -574,13 +574,17 @@ def test_image_that_is_deleted_while_its_part_comes_is_not_kept(make, origin):
 
 
 def test_parts_go_before_entries(make, origin):
-    app = make(max_size=len(BODY) + 3 * CHUNK)
-    get(app, "/entry")
+    app = make(max_size=2 * len(BODY) + CHUNK)
     want(app, spell(0, 2 * CHUNK))
+    get(app, "/entry")
+    assert partial(app) == 2 * CHUNK
 
-    assert get(app, "/other").status == 200
+    assert_whole(get(app, "/other"))
 
-    assert app.cache.driver.get_usage() <= len(BODY) + 3 * CHUNK
+    assert partial(app) == 0
+    for path in ("/entry", "/other"):
+        assert app.cache.is_cached(f"http://localhost{path}")
+    assert app.cache.driver.get_usage() == 2 * len(BODY)
 
 
 def test_parts_stay_within_the_bounds(make, origin):
