@@ -11,13 +11,12 @@ holds a complete wrong image, and one that asks again at once gets a hit.
 Trouble with the cache ends the storing, never the response; a wrong image
 ends both.
 
-Imports: concurrency, errors, core.capacity, core.checksum, core.growing, core.intake,
+Imports: concurrency, errors, core.arrived, core.capacity, core.checksum, core.growing, core.intake,
 drivers.base.
 """
 
 from __future__ import annotations
 
-import bisect
 import contextvars
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from .. import concurrency
 from ..drivers.base import Part, Record, Sink
 from ..errors import DriverError, FillError, LengthMismatch
+from .arrived import Arrived
 from .capacity import Room
 from .checksum import Checksum
 from .growing import MOST, FillFailed, FillLost, FillStalled
@@ -108,9 +108,7 @@ class Fill:
         self._readers: set[Reader] = set()
         self._received = 0
         self._available = 0
-        self._starts: list[int] = []
-        self._recent: list[bytes] = []
-        self._kept: list[Part] = []
+        self._arrived = Arrived()
         self._over = False
         #: Hits of what is no entry yet.
         self._hits: list[Callable[[], object]] = []
@@ -319,16 +317,10 @@ class Fill:
         if position >= available:
             return None
         stop = min(available, position + most)
-        place = bisect.bisect_right(self._starts, position) - 1
-        if place >= 0:
-            start, chunk = self._starts[place], self._recent[place]
-            if position < start + len(chunk):
-                # Mostly all of it, and then it is not copied.
-                return chunk[position - start : stop - start]
-        for start, end in (*self._kept, (0, self._intake.written)):
-            if start <= position < end:
-                return Part(position, min(stop, end))
-        raise FillLost(self.image_id, "it is not stored any more")
+        found = self._arrived.find(position, stop, self._intake.written)
+        if found is None:
+            raise FillLost(self.image_id, "it is not stored any more")
+        return found
 
     def _from_file(self, part: Part) -> bytes:
         assert self.sink is not None
@@ -469,26 +461,11 @@ class Fill:
         with self._lock:
             self._received = stop
             self._available = self._intake.limit = start if is_last else stop
-            self._forget_written()
-            if isinstance(chunk, Part):
-                self._kept.append(chunk)
-            else:
-                self._starts.append(start)
-                self._recent.append(chunk)
+            self._arrived.forget_written(self._intake.written)
+            self._arrived.add(start, chunk)
             if self._intake.failure is not None or self._last_reader is not None:
                 self._go_on_for_one(reader)
         self._free_bytes()
-
-    def _forget_written(self) -> None:
-        """Drop chunks from memory that are in the file; lock held."""
-        written = self._intake.written
-        count = 0
-        while count < len(self._starts) and self._end_of(count) <= written:
-            count += 1
-        del self._starts[:count], self._recent[:count]
-
-    def _end_of(self, place: int) -> int:
-        return self._starts[place] + len(self._recent[place])
 
     def _go_on_for_one(self, reader: Reader | None) -> None:
         """Nothing more is stored: one reader has the app for itself from here; lock held."""
@@ -506,13 +483,7 @@ class Fill:
             self._abandoned = True
             return
         # What only the last reader could have, and has.
-        kept = [
-            place
-            for place, start in enumerate(self._starts)
-            if start < self._left_for_others or self._end_of(place) > last.position
-        ]
-        self._starts = [self._starts[place] for place in kept]
-        self._recent = [self._recent[place] for place in kept]
+        self._arrived.forget_between(self._left_for_others, last.position)
 
     def _free_bytes(self) -> None:
         """Free what was written in vain, as soon as nobody needs it any more."""
@@ -566,7 +537,7 @@ class Fill:
                 self._available = self._received
                 if self.stored:
                     # The last chunk is what everybody waits for now.
-                    del self._starts[:-1], self._recent[:-1]
+                    self._arrived.forget_but_last()
             self._end()
             for count in self._hits:
                 count()
@@ -677,8 +648,7 @@ class Fill:
             if not self._over or self._readers:
                 return
             sink, self.sink = self.sink, None
-            self._starts.clear()
-            self._recent.clear()
+            self._arrived.clear()
         if sink is not None:
             concurrency.run_blocking(sink.close)
 

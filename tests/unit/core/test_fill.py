@@ -346,7 +346,7 @@ def test_reader_behind_gets_bytes_from_the_file():
     follower = fill.reader()
 
     assert read_all(follower) == b"".join(chunks)
-    assert len(fill._recent) == 1
+    assert fill._arrived.in_memory == BLOCK
     assert b"".join(leader) == b"".join(chunks)
 
 
@@ -601,7 +601,7 @@ def test_what_is_not_stored_any_more_is_not_gathered_for_other_processes():
     for _ in range(100):
         fill.pump_on()
 
-    assert sum(map(len, fill._recent)) < 64 * BLOCK
+    assert fill._arrived.in_memory < 64 * BLOCK
     assert sum(map(len, leader)) == 199 * BLOCK
 
 

@@ -258,7 +258,7 @@ def attend(fill, gathered):
     while not fill.is_over:
         if fill.attend():
             fill.pump_on()
-        gathered.append(sum(map(len, list(fill._recent))))
+        gathered.append(fill._arrived.in_memory)
         time.sleep(0.001)
 
 
