@@ -23,13 +23,15 @@ from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Su
 from ..errors import BadDriverConfiguration, DriverError, FillUnderWay, ImageNotFound
 from ..names import check_image_id
 from .asked import Asked
+from .body import Chunk
 from .capacity import Capacity, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
-from .fill import NEVER, Chunk, Fill, Reader
+from .fill import NEVER, Fill
 from .fills import Fills
 from .growing import Growing, GrowingReader
 from .hot import HotImages
+from .reader import Reader
 from .verified import VerifiedEntry
 
 log = concurrency.get_logger(__name__)

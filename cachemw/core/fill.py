@@ -11,24 +11,25 @@ holds a complete wrong image, and one that asks again at once gets a hit.
 Trouble with the cache ends the storing, never the response; a wrong image
 ends both.
 
-Imports: concurrency, errors, core.arrived, core.capacity, core.checksum, core.growing, core.intake,
-drivers.base.
+Imports: concurrency, errors, core.arrived, core.body, core.capacity, core.checksum,
+core.growing, core.intake, core.reader, drivers.base.
 """
 
 from __future__ import annotations
 
-import contextvars
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from .. import concurrency
 from ..drivers.base import Part, Record, Sink
 from ..errors import DriverError, FillError, LengthMismatch
 from .arrived import Arrived
+from .body import Body, Chunk
 from .capacity import Room
 from .checksum import Checksum
 from .growing import MOST, FillFailed, FillLost, FillStalled
 from .intake import Intake, described, not_cached
+from .reader import Reader
 
 log = concurrency.get_logger(__name__)
 
@@ -42,15 +43,6 @@ _LARGE = 256 * 2**20
 #: Seconds for which a fill that is not worth finishing goes on after readers in other processes
 #: were last seen to wait.
 _GRACE = 0.8
-
-#: Seconds for which a reader waits at most that has no reason to give up.
-_FOR_EVER = 86400.0
-
-#: Bytes that a whole answer takes at a time: a chunk goes out as it came.
-_WHOLE = 2**62
-
-#: What an app's iterable may give: bytes, or a part that the sink has already.
-Chunk = bytes | Part
 
 
 class Fill:
@@ -91,9 +83,7 @@ class Fill:
         self._finish_from = finish_from
         self._on_end = ended
         # The app's side: whoever has set ``_pumping`` has it to himself.
-        self._source: Iterable[Chunk] = ()
-        self._chunks: Iterator[Chunk] | None = None
-        self._context = contextvars.copy_context()
+        self._body = Body()
         self._is_resumable = False
         self._make_record: Callable[[int, str], Record]
         self._intake = Intake(image_id, None, room, ())
@@ -164,7 +154,7 @@ class Fill:
         :param is_resumable: whether the app can be asked for the rest of this version.
         :return: the leading reader.
         """
-        self._source = source
+        self._body.begin(source)
         self._make_record = make_record
         self._is_resumable = is_resumable
         self._intake = Intake(self.image_id, self.sink, self.room, expected)
@@ -414,7 +404,7 @@ class Fill:
             if self._abandoned:
                 self._give_up()
             else:
-                chunk = self._pull()
+                chunk = self._body.next_chunk()
                 if chunk is None:
                     self._finish()
                 else:
@@ -431,17 +421,6 @@ class Fill:
             self._wake_all()
         if is_mine:
             self._pump(None)
-
-    def _pull(self) -> Chunk | None:
-        """Get the app's next chunk that is not empty, or ``None`` at its end."""
-        if self._chunks is None:
-            self._chunks = self._context.run(iter, self._source)
-        # Not by ``for``: it would call the iterator's own ``__iter__`` for each chunk.
-        while (chunk := self._context.run(next, self._chunks, None)) is not None:
-            if chunk:
-                # Others are no bytes for WSGI, but many servers take them; and they may change.
-                return chunk if isinstance(chunk, bytes | Part) else bytes(memoryview(chunk))
-        return None
 
     def _take(self, chunk: Chunk, reader: Reader | None) -> None:
         """Take a chunk in, and let readers have what may go out for it."""
@@ -505,7 +484,7 @@ class Fill:
                 f"ended after {self._received} of the {self.length} bytes promised",
             )
         checksum = self._intake.verify()
-        self._close_source()
+        self._close_body()
         if self.is_movable and self._received >= _LARGE and self.sink is not None:
             self._commit_later(checksum)
         else:
@@ -600,7 +579,7 @@ class Fill:
                     concurrency.run_blocking(sink.rollback, _unstored(failure), False)
         finally:
             try:
-                self._close_source()
+                self._close_body()
             finally:
                 self._end()
 
@@ -613,15 +592,11 @@ class Fill:
             return False
         return self._intake.failure is None
 
-    def _close_source(self) -> None:
-        source, self._source = self._source, ()
-        self._chunks = None
-        close = getattr(source, "close", None)
-        if close is not None:
-            try:
-                self._context.run(close)
-            except Exception:
-                log.exception("%s: closing the app's answer failed", self.image_id)
+    def _close_body(self) -> None:
+        try:
+            self._body.close()
+        except Exception:
+            log.exception("%s: closing the app's answer failed", self.image_id)
 
     def _end(self) -> None:
         with self._lock:
@@ -657,51 +632,6 @@ class Fill:
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake()
-
-
-class Reader:
-    """One reader of a fill, and the body of a whole answer made from it.
-
-    Closing it before its end counts it out. Calls may come from any thread, one at a time.
-    """
-
-    def __init__(self, fill: Fill, *, is_leader: bool) -> None:
-        self.is_leader = is_leader
-        #: Where it is in the image.
-        self.position = 0
-        self._fill = fill
-        self._closed = False
-
-    @property
-    def stored(self) -> bool:
-        """Whether the image was stored in the end."""
-        return self._fill.stored
-
-    def read(self, position: int, most: int, patience: float) -> bytes:
-        """See :class:`~cachemw.core.growing.GrowingReader`."""
-        self.position = position
-        return self._fill.read(self, position, most, patience)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        chunk = b"" if self._closed else self._fill.read(self, self.position, _WHOLE, _FOR_EVER)
-        if not chunk:
-            raise StopIteration
-        self.position += len(chunk)
-        return chunk
-
-    def give_up(self) -> None:
-        """Read no more, since the answer came to nothing; nor is the image worth finishing."""
-        self._fill.give_up()
-        self.close()
-
-    def close(self) -> None:
-        """Read no more; a second close does nothing."""
-        if not self._closed:
-            self._closed = True
-            self._fill.leave(self)
 
 
 class _CutShort(LengthMismatch):

@@ -24,8 +24,9 @@ from .. import concurrency
 from ..core.cache import ImageCache
 from ..core.checksum import Checksum
 from ..core.config import Settings
-from ..core.fill import Fill, Reader
+from ..core.fill import Fill
 from ..core.growing import FillLost
+from ..core.reader import Reader
 from ..drivers.base import Entry, Record
 from ..errors import DriverError, ImageCorrupt
 from . import conditional, fields, freshness, hits, resuming, storing, validation

@@ -15,7 +15,8 @@ from typing import Any
 from ..core import checksum
 from ..core.cache import FillOvertaken, ImageCache
 from ..core.config import Settings
-from ..core.fill import Fill, Reader
+from ..core.fill import Fill
+from ..core.reader import Reader
 from ..drivers.base import Entry, Record
 from ..errors import CacheFull, DriverError
 from . import hits, storing, validation
