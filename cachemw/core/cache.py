@@ -338,10 +338,10 @@ class ImageCache:
                 growing.wait_for_record(max(deadline - time.monotonic(), 0.0))
                 record = growing.record
                 # It may have been deleted while the app was about to answer.
-                is_current = growing.is_over or growing.is_current()
-                if record is not None and not growing.declined and is_current and selects(record):
+                is_right = not growing.declined and not growing.is_overtaken()
+                if record is not None and is_right and selects(record):
                     return Joined(growing=growing, reader=reader)
-                has_ended = record is None and growing.is_over
+                has_ended = growing.is_overtaken() or (record is None and growing.is_over)
         except BaseException:
             reader.close()
             raise

@@ -132,6 +132,11 @@ class Fill:
         sink = self.sink
         return self.record is None or (sink is not None and sink.is_current())
 
+    def is_overtaken(self) -> bool:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        sink = self.sink
+        return sink is not None and not sink.is_current()
+
     # The leader's side
 
     def begin(

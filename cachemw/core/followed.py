@@ -85,6 +85,10 @@ class Followed:
         """Whether nothing more will come."""
         return bool(self._lost or self._state.outcome)
 
+    def is_overtaken(self) -> bool:
+        """See :class:`~cachemw.core.growing.Growing`."""
+        return not self._tail.is_current()
+
     def is_current(self) -> bool:
         """Say whether somebody who asks now may follow it."""
         return not self.is_over and self._tail.is_current()

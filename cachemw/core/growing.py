@@ -78,6 +78,10 @@ class Growing(Protocol):
     def count_hit(self, count: Callable[[], object]) -> None:
         """Have a hit counted as soon as the image is an entry."""
 
+    def is_overtaken(self) -> bool:
+        """Say whether the image was deleted since it began, also if it is over by now; of use
+        to who has a reader of it."""
+
     @property
     def is_over(self) -> bool:
         """Whether nothing more will come."""

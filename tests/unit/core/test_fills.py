@@ -256,3 +256,31 @@ class _Ordered(dict):
 
     def discard(self, member):
         self.pop(member, None)
+
+
+def test_fill_that_was_overtaken_is_followed_by_nobody_though_it_is_over(cache, monkeypatch):
+    """Who waited for the answer may have begun to after the change."""
+    lead = join(cache).lead
+    over, joined = threading.Event(), []
+    wait = lead.wait_for_record
+
+    def wait_and_sleep(seconds):
+        found = wait(seconds)
+        assert over.wait(20)
+        return found
+
+    monkeypatch.setattr(lead, "wait_for_record", wait_and_sleep)
+    follower = threading.Thread(target=lambda: joined.append(join(cache)))
+    follower.start()
+    leader = cache.start_fill("cat", Source(b"ab", b"cd"), RECORD, lead=lead, length=4)
+    cache.delete_cached_image("cat")
+    assert b"".join(leader) == b"abcd"
+    assert lead.is_over
+    over.set()
+    follower.join(20)
+
+    (found,) = joined
+    leader.close()
+    assert found.growing is None
+    assert found.lead is not None
+    found.lead.decline("")
