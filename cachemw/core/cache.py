@@ -460,9 +460,21 @@ class ImageCache:
             return self.start_fill(image_id, image_iter, record, expected=expected)
         except DriverError as exc:
             log.warning("not cached: %s", exc)
-        unstored = Fill(image_id, None, Room(self.capacity, image_id, None))
-        return unstored.begin(
-            image_iter, record, length=None, expected=expected, make_record=_completing(record)
+        return self.verifying(image_iter, record, length=None, expected=expected)
+
+    def verifying(
+        self,
+        source: Iterable[bytes],
+        record: Record,
+        *,
+        length: int | None,
+        expected: tuple[Checksum, ...],
+    ) -> Reader:
+        """Give what reads an image, and holds its end back until it was found right; it is not
+        stored."""
+        fill = Fill(record.image_id, None, Room(self.capacity, record.image_id, None))
+        return fill.begin(
+            source, record, length=length, expected=expected, make_record=_completing(record)
         )
 
     def cache_image_iter(

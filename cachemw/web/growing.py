@@ -141,8 +141,10 @@ class HealedEntry:
                 if not self._has_begun:
                     raise
                 lost = FillLost(self.image_id, exc.reason)
+                # What was sent is right; the rest is as right as without us.
+                record = dataclasses.replace(self.record, checksum="")
                 try:
-                    self._reader = self._go_on(self.record, self.size, position, lost)
+                    self._reader = self._go_on(record, self.size, position, lost)
                 except FillLost:
                     raise exc from None
         return self._reader.read(position, size, math.inf)

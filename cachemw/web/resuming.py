@@ -7,7 +7,7 @@ strong validator, and take nothing without one.
 
 Source: RFC 9110, sections 13.1.5, 14.2 and 15.3.7.
 
-Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors,
+Imports: core.cache, core.checksum, core.config, core.fill, core.growing, drivers.base, errors,
 web.exchange, web.fields, web.growing, web.keeping, web.storing, web.validation, web.vary.
 """
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from ..core.cache import ImageCache
+from ..core.checksum import parse_checksum
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.growing import FillLost, FillStalled, GrowingReader
@@ -72,37 +73,41 @@ class Resumer:
         :param environ: the client's request, which is copied.
         """
         request = validation.unconditional(environ)
+        wants_all = "HTTP_RANGE" not in environ
         lost_at: list[int] = []
 
         def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
             # Who got nothing from another fill would get nothing from the next one either.
             may_join = not isinstance(lost, FillStalled) and position not in lost_at
             lost_at.append(position)
-            return self._go_on(dict(request), record, length, position, lost, may_join)
+            copy = dict(request)
+            if may_join:
+                reader = self._find_other(copy, record, length, lost)
+                if reader is not None:
+                    return reader
+            elif validation.strong_validator(record.headers) is None:
+                raise lost
+            if wants_all and record.checksum:
+                return self._ask_for_all(copy, record, length, lost)
+            return self._ask_for_rest(copy, record, length, position, lost)
 
         return go_on
 
-    def _go_on(
-        self,
-        request: Environ,
-        record: Record,
-        length: int | None,
-        position: int,
-        lost: FillLost,
-        may_join: bool,
-    ) -> GrowingReader:
+    def _find_other(
+        self, request: Environ, record: Record, length: int | None, lost: FillLost
+    ) -> GrowingReader | None:
+        """Find another who has the image, here or in another process.
+
+        :raises FillLost: nothing can tell whether it would be the same.
+        """
         if validation.strong_validator(record.headers) is None:
             raise lost
         log.info("%s; its readers go on elsewhere", lost)
-        if may_join:
-            try:
-                reader = self._join(request, record, length)
-            except DriverError as exc:
-                log.info("%s", exc)
-                reader = None
-            if reader is not None:
-                return reader
-        return self._ask_for_rest(request, record, length, position, lost)
+        try:
+            return self._join(request, record, length)
+        except DriverError as exc:
+            log.info("%s", exc)
+            return None
 
     def _join(self, request: Environ, record: Record, length: int | None) -> GrowingReader | None:
         """Find another who has the image, or go on with its fill for everybody."""
@@ -158,6 +163,24 @@ class Resumer:
             answer.close()
             return None
         return reader
+
+    def _ask_for_all(
+        self, request: Environ, record: Record, length: int | None, lost: FillLost
+    ) -> GrowingReader:
+        """Have the app send all of it once more, to one reader alone, who gets the end only if
+        the whole is what was promised."""
+        answer = Answer(request, _nobody, hits.cache_status("fwd=uri-miss"))
+        with asking(request, {}):
+            answer.fetch(self._app)
+        if (
+            answer.code != 200
+            or answer.written
+            or not (validation.same_version(record.headers, answer.headers))
+        ):
+            answer.close()
+            raise lost
+        expected = dict.fromkeys((parse_checksum(record.checksum), *self._keeper.promised(answer)))
+        return self._cache.verifying(answer.body, record, length=length, expected=tuple(expected))
 
     def _ask_for_rest(
         self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost

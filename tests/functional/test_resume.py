@@ -11,6 +11,7 @@ from tests.functional.fills import (
     md5,
     start_reading,
     wait_for_bytes,
+    wait_until,
 )
 
 PATH = "/disk.img"
@@ -211,6 +212,8 @@ def stand_and_kill(world, image, **options):
     reader = start_reading(server, PATH)
     gate.wait()
     wait_for_bytes([reader], HALF - SLACK)
+    # Blocks are written behind the client's back.
+    wait_until(lambda: world.bytes_left() >= HALF - SLACK, "the bytes are in the file")
     world.kill(server)
     assert not reader.result().complete
 

@@ -4,6 +4,8 @@
 process with the same directory.
 """
 
+import hashlib
+
 import pytest
 
 from tests.functional.fills import (
@@ -332,6 +334,24 @@ def test_app_that_fails_in_mid_body_fails_for_who_asked_it(world, where, chunked
     # However many there are, one of them asked again at most.
     assert len(world.origin.gets(PATH)) <= 2
     assert_whole(second.request(PATH), BODY)
+
+
+@in_both
+@pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
+def test_who_goes_to_the_app_itself_gets_the_end_only_of_what_was_promised(world, where, is_right):
+    """The checksum is of all of it, so all of it is asked for once more."""
+    image = world.origin.put(PATH, BODY)
+    digest = hashlib.md5(BODY).hexdigest() if is_right else "0" * 32
+    image.fields.append(f"Content-MD5: {digest}")
+    leader, _, second, gate = follow(world, where, image, offset=HALF, follow_timeout=1)
+
+    reply = start_reading(second, PATH).result()
+
+    assert reply.complete == is_right
+    assert BODY.startswith(reply.body)
+    assert [asked.start for asked in world.origin.gets(PATH)] == [None, None]
+    gate.open()
+    assert leader.result().complete == is_right
 
 
 @in_both
