@@ -19,7 +19,8 @@ import dataclasses
 import errno
 import functools
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from .. import concurrency
 from ..errors import CacheFull, DriverError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 log = concurrency.get_logger(__name__)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 #: Bytes after which written pages are sent on their way to the device.
 _WRITEBACK_STEP = 16 * 2**20
 
@@ -43,6 +47,23 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 #: Why an image that is right is not there for others: it could not be stored.
 _NOT_STORED = "declined: not-stored"
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[FileSink, P], T],
+) -> Callable[Concatenate[FileSink, P], T]:
+    """Have a method wait for the others that change the fill.
+
+    Whoever ends it may not know that a block is just being written, or that somebody else ends
+    it: bytes written after its file was cut would leave a hole before them, of zeros.
+    """
+
+    @functools.wraps(method)
+    def call(self: FileSink, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._changing:
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class FileSink(Sink):
@@ -61,6 +82,7 @@ class FileSink(Sink):
         #: Whether the checksums of the chunks can be kept.
         self.has_sums = False
         self._driver = driver
+        self._changing = concurrency.RLock()
         self._reserved = 0
         self._take(begun)
         _forks.register(self)
@@ -81,6 +103,7 @@ class FileSink(Sink):
 
     def forget_parent(self) -> None:
         """Leave the fill to the parent: in a child of fork the sink does nothing any more."""
+        self._changing = concurrency.RLock()
         self._shared.forget_parent()
         self.fd = -1
         self._shared.close()
@@ -98,6 +121,7 @@ class FileSink(Sink):
 
     # What others see
 
+    @_one_at_a_time
     def announce(self, record: Record, length: int | None, keep: bool = False) -> None:
         if self.fd == -1:
             return
@@ -123,6 +147,7 @@ class FileSink(Sink):
         self._take(begun)
         self.reserve(reserved)
 
+    @_one_at_a_time
     def publish(self, readable: int) -> None:
         if self.fd == -1:
             return
@@ -144,6 +169,7 @@ class FileSink(Sink):
 
     # Bytes
 
+    @_one_at_a_time
     def reserve(self, size: int) -> None:
         if size <= self._reserved or self.fd == -1:
             return
@@ -154,6 +180,7 @@ class FileSink(Sink):
                 self._length = size
         self._reserved = size
 
+    @_one_at_a_time
     def write(self, data: bytes, position: int | None = None) -> int:
         if self.fd == -1:
             return len(data)
@@ -181,16 +208,21 @@ class FileSink(Sink):
 
     def pread(self, size: int, position: int) -> bytes:
         available = self._chunks.parts.stop_from(position) - position
+        if available <= 0:
+            return b""
         try:
             with self._shared as fd:
-                return os.pread(fd, min(size, available), position)
+                data = os.pread(fd, min(size, available), position)
         except OSError as exc:
             if exc.errno == errno.EBADF:
                 return b""  # it is at its end
             raise
+        # The file may have been cut meanwhile; then nothing is noted any more.
+        return data if self._chunks.parts.stop_from(position) > position else b""
 
     # The end
 
+    @_one_at_a_time
     def commit(self, record: Record) -> None:
         if self.fd == -1:
             return
@@ -240,6 +272,7 @@ class FileSink(Sink):
         self._committed = True
         self.state.end("committed", size)
 
+    @_one_at_a_time
     def rollback(self, reason: str, keep: bool = True) -> None:
         if self.fd != -1:
             self._give_up(reason, keep, f"failed: {reason}" if keep else _NOT_STORED)
@@ -279,8 +312,15 @@ class FileSink(Sink):
     def _free(self, keep: bool) -> None:
         """Make the file as long as what is there of it; nothing is kept of one with holes."""
         end = self._chunks.parts.end
-        os.ftruncate(self.fd, end if keep and self._chunks.parts.are(end) else 0)
+        if keep and self._chunks.parts.are(end):
+            os.ftruncate(self.fd, end)
+            return
+        # In this order: who reads looks again after it.
+        self._chunks = Chunks(self.pread)
+        self.state.publish(0)
+        os.ftruncate(self.fd, 0)
 
+    @_one_at_a_time
     def leave(self, declined: str = "") -> None:
         if self.fd == -1:
             return
@@ -318,6 +358,7 @@ class FileSink(Sink):
             _claims.release(fd)
         self.state.close()
 
+    @_one_at_a_time
     def close(self) -> None:
         if self.fd != -1:
             self.leave()

@@ -53,16 +53,21 @@ class FileTail(Tail):
     def pread(self, size: int, position: int) -> bytes:
         try:
             with self._bytes as fd:
-                header = self._header()
-                announced = self._state.announced(header)
-                length = None if announced is None else announced[1]
-                wanted = max(0, min(size, _readable(header, length) - position))
+                wanted = min(size, max(0, self._readable() - position))
                 data = os.pread(fd, wanted, position) if wanted else b""
+                # Whoever cuts the file says first that it is not to be read.
+                if self._readable() < position + wanted:
+                    data = b""
         except OSError as exc:
             raise self._translated(exc) from exc
         if len(data) != wanted:
             raise DriverError(self._image_id, "bytes of its fill are missing")
         return data
+
+    def _readable(self) -> int:
+        header = self._header()
+        announced = self._state.announced(header)
+        return _readable(header, None if announced is None else announced[1])
 
     def want(self, position: int) -> None:
         try:

@@ -605,3 +605,64 @@ def test_a_fill_that_ends_while_it_is_looked_for_is_deleted(driver, other, monke
 
     assert other.delete_cached_image("cat")
     assert not driver.is_cached("cat")
+
+
+@pytest.mark.parametrize("end", ["rollback", "leave", "close"])
+def test_a_fill_that_ends_in_the_middle_of_a_write_leaves_no_hole(driver, other, monkeypatch, end):
+    """Where its file is cut, and written to behind the cut, zeros would take the bytes' place."""
+    sink = begin(driver, "cat")
+    sink.write(BODY)
+    sink.publish(len(BODY))
+    inside, go_on = threading.Event(), threading.Event()
+    pwrite = os.pwrite
+
+    def slowly(fd, data, position):
+        if position == len(BODY) and fd == sink.fd:
+            inside.set()
+            assert go_on.wait(20)
+        return pwrite(fd, data, position)
+
+    monkeypatch.setattr(os, "pwrite", slowly)
+    with looking(other) as tail:
+        writer = threading.Thread(target=sink.write, args=(BODY,))
+        writer.start()
+        assert inside.wait(20)
+        ends = {
+            "rollback": lambda: sink.rollback("full", keep=False),
+            "leave": sink.leave,
+            "close": sink.close,
+        }
+        ender = threading.Thread(target=ends[end])
+        ender.start()
+        ender.join(0.05)
+        go_on.set()
+        writer.join(20)
+        ender.join(20)
+        assert not writer.is_alive()
+        assert not ender.is_alive()
+        try:
+            data = tail.pread(3 * len(BODY), 0)
+        except DriverError:
+            data = b""
+        assert (BODY + BODY).startswith(data)
+    sink.close()
+
+
+def test_bytes_that_are_cut_while_they_are_read_are_not_given(driver, other, monkeypatch):
+    sink = begin(driver, "cat")
+    sink.write(BODY)
+    sink.publish(len(BODY))
+    pread = os.pread
+
+    def cut_first(fd, size, position):
+        if size == len(BODY) and position == 0:
+            monkeypatch.undo()
+            sink.rollback("full", keep=False)
+            return bytes(size)
+        return pread(fd, size, position)
+
+    with looking(other) as tail:
+        monkeypatch.setattr(os, "pread", cut_first)
+        with pytest.raises(DriverError, match="missing"):
+            tail.pread(len(BODY), 0)
+    sink.close()
