@@ -219,15 +219,9 @@ def serve(
     :raises ImageCorrupt: the source found damage; it is closed, and nothing was sent.
     """
     try:
-        status = evaluate(environ, selected.etag, selected.last_modified)
-        if status == 304:
-            kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
-            start_response("304 Not Modified", [*kept, *extra])
-        elif status == 412:
-            start_response("412 Precondition Failed", [*_NO_BODY, *extra])
-        elif "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET":
-            return _serve_range(environ, start_response, source, selected, extra)
-        else:
+        if not _answer_condition(environ, start_response, selected, extra):
+            if "HTTP_RANGE" in environ and environ["REQUEST_METHOD"] == "GET":
+                return _serve_range(environ, start_response, source, selected, extra)
             return _serve_whole(environ, start_response, source, selected, extra)
         source.close()
         return []
@@ -261,13 +255,7 @@ def serve_stream(
     """
     is_get = environ["REQUEST_METHOD"] == "GET"
     try:
-        status = evaluate(environ, selected.etag, selected.last_modified)
-        if status == 304:
-            kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
-            start_response("304 Not Modified", [*kept, *extra])
-        elif status == 412:
-            start_response("412 Precondition Failed", [*_NO_BODY, *extra])
-        else:
+        if not _answer_condition(environ, start_response, selected, extra):
             if is_get:
                 stream.begin()
             start_response("200 OK", [*selected.headers, *extra])
@@ -278,6 +266,25 @@ def serve_stream(
     except BaseException:
         close()
         raise
+
+
+def _answer_condition(
+    environ: dict[str, Any],
+    start_response: Callable[..., Any],
+    selected: Representation,
+    extra: Sequence[tuple[str, str]],
+) -> bool:
+    """Answer 304 or 412 where a request's conditions want that. :return: whether they do.
+
+    Source: RFC 9110, sections 13.2.2, 15.4.5 and 15.5.13.
+    """
+    status = evaluate(environ, selected.etag, selected.last_modified)
+    if status == 304:
+        kept = [pair for pair in selected.headers if pair[0].lower() in _NOT_MODIFIED_FIELDS]
+        start_response("304 Not Modified", [*kept, *extra])
+    elif status == 412:
+        start_response("412 Precondition Failed", [*_NO_BODY, *extra])
+    return status != 200
 
 
 def _serve_whole(
