@@ -331,7 +331,7 @@ class Fill:
             return b""
         if reader.is_leader and isinstance(error, Exception):
             raise error  # what is not one was meant for the thread or greenlet that met it
-        if _is_wrong(error) or not self._is_resumable:
+        if _is_wrong(error) or not (self._is_resumable or isinstance(error, FillLost)):
             raise FillFailed(self.image_id, described(error)) from None
         raise FillLost(self.image_id, described(error)) from None
 

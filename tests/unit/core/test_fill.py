@@ -744,3 +744,15 @@ def test_who_waits_in_vain_for_the_answer_ends_nothing():
 
     assert b"".join(begin(fill, Source(b"ab"), 2)) == b"ab"
     assert fill.stored
+
+
+def test_who_reads_a_fill_that_was_given_up_may_go_on_elsewhere():
+    """Whether what came is kept has nothing to do with it."""
+    fill = shared(FakeSink())
+    leader = begin(fill, Source(b"ab", b"cd"), 4)
+    leader.close()
+    late = fill.reader()
+
+    with pytest.raises(FillLost, match="the client left"):
+        late.read(0, 10, 5)
+    late.close()
