@@ -51,9 +51,7 @@ class Followed:
     @property
     def record(self) -> Record | None:
         """See :class:`~cachemw.core.growing.Growing`; none while only a part is on its way."""
-        state = self._state
-        is_part = state.length is not None and state.reserved < state.length
-        return None if is_part else state.record
+        return _record_of(self._state)
 
     @property
     def length(self) -> int | None:
@@ -133,7 +131,7 @@ class Followed:
         deadline = time.monotonic() + seconds
         while True:
             state = self._state
-            if state.record is not None or self.is_over or not self._wait(state, deadline):
+            if _record_of(state) or self.is_over or not self._wait(state, deadline):
                 return self.record is not None
 
     def _wait(self, before: FillState, deadline: float) -> bool:
@@ -214,6 +212,11 @@ class FollowedReader:
         if not self._closed:
             self._closed = True
             self._fill.leave()
+
+
+def _record_of(state: FillState) -> Record | None:
+    is_part = state.length is not None and state.reserved < state.length
+    return None if is_part else state.record
 
 
 def _shown(state: FillState) -> tuple[bool, int, int]:
