@@ -18,8 +18,8 @@ from ..core.growing import MOST, FillLost, Growing, GrowingReader
 from ..drivers.base import Entry, Record
 from ..errors import ImageCorrupt
 
-#: Times that one answer goes on elsewhere.
-_MOST_CHANGES = 5
+#: Times that one answer goes on elsewhere: for each of its parts, and a few times more.
+_MOST_CHANGES = 70
 
 #: Gives a reader that goes on from a position with the same version, in the place of one that
 #: raised this error.

@@ -43,6 +43,10 @@ _OF_PART = frozenset({"content-digest", "content-length", "content-md5", "conten
 #: Fields of one answer, which say whether and for how long it may be kept.
 _OF_ANSWER = frozenset({"age", "set-cookie", "set-cookie2"})
 
+#: Fills that one answer joins after it lost its own; then the app is asked for it alone. On a
+#: full disk one fill after the other may be given up.
+_MOST_JOINS = 3
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
@@ -79,6 +83,7 @@ class Resumer:
         def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
             # Who got nothing from another fill would get nothing from the next one either.
             may_join = not isinstance(lost, FillStalled) and position not in lost_at
+            may_join = may_join and len(lost_at) < _MOST_JOINS
             lost_at.append(position)
             copy = dict(request)
             if may_join:
