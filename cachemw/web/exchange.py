@@ -211,3 +211,8 @@ class _Begun:
         close = getattr(self._body, "close", None)
         if close is not None:
             close()
+
+
+def nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
+    """A ``start_response`` for an answer that no client waits for."""
+    return lambda data: None

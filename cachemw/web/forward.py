@@ -31,7 +31,7 @@ from ..drivers.base import Entry, Record
 from ..errors import DriverError, ImageCorrupt
 from . import conditional, fields, freshness, hits, resuming, storing, validation
 from .authorize import Hook
-from .exchange import Answer
+from .exchange import Answer, nobody
 from .growing import GoOn, GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
@@ -162,9 +162,9 @@ class Forwarder:
         if reason is None:
             record = self._keeper.record(answer, image_id, replaces)
             expected = self._keeper.expected(environ, answer, record)
-            if adopted is not None and self._keeper.adopt(adopted, record, expected):
-                return self._serve_adopted(environ, start_response, adopted, answer)
             if adopted is not None:
+                if self._keeper.adopt(adopted, record, expected):
+                    return self._serve_adopted(environ, start_response, adopted, answer)
                 adopted.close()
             body = self._fill(answer, record, expected, forward, lead, is_kept)
             if not isinstance(body, str):
@@ -373,7 +373,7 @@ class Forwarder:
 
     def _renew(self, environ: Environ, entry: AnyEntry, record: Record) -> None:
         """Ask the app about an entry; read what it has in its place to the end."""
-        answer = self._ask_about(environ, _nobody, record, "stale")
+        answer = self._ask_about(environ, nobody, record, "stale")
         if self._holds(record, answer):
             answer.close()
             self._validated(entry, record, answer)
@@ -382,7 +382,7 @@ class Forwarder:
         elif answer.code == 304 or self._service.asks_by_head:
             answer.close()
             request = _given_back(environ, answer)
-            _drain(self.miss(request, _nobody, record.image_id, "stale", replaces=record))
+            _drain(self.miss(request, nobody, record.image_id, "stale", replaces=record))
         else:
             _drain(self._replace(environ, answer, record, "stale"))
 
@@ -600,11 +600,6 @@ def _evaluate(environ: Environ, headers: fields.Headers) -> int:
         fields.get(headers, "etag"),
         fields.parse_http_date(modified) if modified else None,
     )
-
-
-def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
-    """A ``start_response`` for an answer that no client waits for."""
-    return lambda data: None
 
 
 def _drain(body: Iterable[bytes]) -> None:

@@ -28,7 +28,7 @@ from ..core.growing import FillLost, FillStalled, GrowingReader
 from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
 from ..errors import DriverError, LengthMismatch
 from . import fields, hits, storing, validation, vary
-from .exchange import Answer
+from .exchange import Answer, nobody
 from .growing import GoOn
 from .keeping import Keeper
 
@@ -174,7 +174,7 @@ class Resumer:
     ) -> GrowingReader:
         """Have the app send all of it once more, to one reader alone, who gets the end only if
         the whole is what was promised."""
-        answer = Answer(request, _nobody, hits.cache_status("fwd=uri-miss"))
+        answer = Answer(request, nobody, hits.cache_status("fwd=uri-miss"))
         with asking(request, {}):
             answer.fetch(self._app)
         if (
@@ -196,7 +196,8 @@ class Resumer:
         stop = sys.maxsize if length is None else length
         answer = self.ask(request, record.image_id, record.headers, Part(start, stop), stop)
         try:
-            whole = _length_of_whole(answer) if length is None else length
+            found = part_in(answer)
+            whole = found[1] if found is not None and length is None else length
             if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
                 rest = StreamReader(answer.body, start)
                 rest.skip(position)
@@ -220,7 +221,7 @@ class Resumer:
         :param headers: of the version.
         :param length: of the whole, bytes.
         """
-        answer = Answer(request, _nobody, hits.cache_status("fwd=partial"))
+        answer = Answer(request, nobody, hits.cache_status("fwd=partial"))
         answer.deletion_before = self._cache.mark_of_deletion(image_id)
         request["REQUEST_METHOD"] = "GET"
         with asking(request, part_of(headers, part, length)):
@@ -236,7 +237,7 @@ class Resumer:
         """
         assert kept.length is not None
         request = validation.unconditional(environ)
-        first = Answer(request, _nobody, hits.cache_status("fwd=partial"))
+        first = Answer(request, nobody, hits.cache_status("fwd=partial"))
         first.body = answer.body
         answer.body = cast(Iterable[bytes], _Patchwork(self, first, kept, request))
         make_whole(answer, kept.record.headers, kept.length)
@@ -317,20 +318,26 @@ def part_of(headers: fields.Headers, part: Part, length: int) -> dict[str, str]:
     return {"HTTP_RANGE": f"bytes={part.start}-{last}", "HTTP_IF_RANGE": validator}
 
 
-def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) -> bool:
-    """Say whether an answer is a part of a version."""
+def part_in(answer: Answer) -> tuple[Part, int] | None:
+    """Give which part an answer has, and the length of the whole; ``None``: it is no part."""
     if answer.code != 206 or answer.written:
-        return False
+        return None
     match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
-    if match is None or tuple(map(int, match.groups())) != (part.start, part.stop - 1, length):
-        return False
+    if match is None:
+        return None
+    first, last, length = map(int, match.groups())
     try:
         sent = storing.content_length(answer.headers)
     except ValueError:
-        return False
-    if sent not in (None, part.stop - part.start):
-        return False
-    return is_same_version(headers, answer.headers)
+        return None
+    if not first <= last < length or sent not in (None, last + 1 - first):
+        return None
+    return Part(first, last + 1), length
+
+
+def is_part(answer: Answer, headers: fields.Headers, part: Part, length: int) -> bool:
+    """Say whether an answer is a part of a version."""
+    return part_in(answer) == (part, length) and is_same_version(headers, answer.headers)
 
 
 def is_same_version(headers: fields.Headers, fresh: fields.Headers) -> bool:
@@ -342,12 +349,6 @@ def is_same_version(headers: fields.Headers, fresh: fields.Headers) -> bool:
     """
     tag = (fields.get(fresh, "etag") or "").strip(fields.OWS)
     return not tag.startswith("W/") and validation.freshens(headers, fresh)
-
-
-def _length_of_whole(answer: Answer) -> int | None:
-    """Give the length of the image (bytes) that an answer has a part of."""
-    match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
-    return int(match[3]) if match else None
 
 
 def make_whole(answer: Answer, headers: fields.Headers, length: int) -> None:
@@ -436,8 +437,3 @@ class StreamReader:
         close = getattr(body, "close", None)
         if close is not None:
             close()
-
-
-def _nobody(status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], object]:
-    """A ``start_response`` for an answer that no client waits for."""
-    return lambda data: None

@@ -31,7 +31,7 @@ from .arrivals import Arrival, Slice
 from .exchange import Answer
 from .keeping import Keeper
 from .respond import Representation, part_headers, serve, wanted_slices
-from .resuming import Resumer, asking, is_movable, is_same_version, make_whole
+from .resuming import Resumer, asking, is_movable, is_same_version, make_whole, part_in
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ StartResponse = Callable[..., Any]
 MOST = 64 * 2**20
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
 class Slicer:
@@ -358,23 +357,6 @@ def aligned(value: str) -> str | None:
         return None
     start, stop = int(first) // CHUNK * CHUNK, -(-(int(last) + 1) // CHUNK) * CHUNK
     return f"bytes={start}-{stop - 1}"
-
-
-def part_in(answer: Answer) -> tuple[Part, int] | None:
-    """Give which part an answer has, and the length of the whole; ``None``: it is no part."""
-    if answer.code != 206 or answer.written:
-        return None
-    match = _CONTENT_RANGE.fullmatch(fields.get(answer.headers, "content-range") or "")
-    if match is None:
-        return None
-    first, last, length = map(int, match.groups())
-    try:
-        sent = storing.content_length(answer.headers)
-    except ValueError:
-        return None
-    if not first <= last < length or sent not in (None, last + 1 - first):
-        return None
-    return Part(first, last + 1), length
 
 
 def is_about_range(answer: Answer, kept: Kept | None) -> bool:
