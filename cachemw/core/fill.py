@@ -27,7 +27,7 @@ from .arrived import Arrived
 from .body import Body, Chunk
 from .capacity import Room
 from .checksum import Checksum
-from .growing import MOST, FillFailed, FillLost, FillStalled
+from .growing import MOST, CutShort, FillFailed, FillLost, FillStalled, is_wrong
 from .intake import Intake, described, not_cached
 from .reader import Reader
 
@@ -331,7 +331,7 @@ class Fill:
             return b""
         if reader.is_leader and isinstance(error, Exception):
             raise error  # what is not one was meant for the thread or greenlet that met it
-        if _is_wrong(error) or not (self._is_resumable or isinstance(error, FillLost)):
+        if is_wrong(error) or not (self._is_resumable or isinstance(error, FillLost)):
             raise FillFailed(self.image_id, described(error)) from None
         raise FillLost(self.image_id, described(error)) from None
 
@@ -484,7 +484,7 @@ class Fill:
         """Verify and store; the app has given all it has."""
         self._intake.end()
         if self.length is not None and self._received != self.length:
-            raise _CutShort(
+            raise CutShort(
                 self.image_id,
                 f"ended after {self._received} of the {self.length} bytes promised",
             )
@@ -558,7 +558,7 @@ class Fill:
         else:
             reason = f"the app failed after {self._received} bytes: {described(exc)}"
         self._error = exc
-        self._drop(reason, self._is_resumable and not _is_wrong(exc))
+        self._drop(reason, self._is_resumable and not is_wrong(exc))
 
     def _give_up(self) -> None:
         """End since nobody reads it any more."""
@@ -637,15 +637,6 @@ class Fill:
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake()
-
-
-class _CutShort(LengthMismatch):
-    """What came is right, as far as anybody knows, but it is not all."""
-
-
-def _is_wrong(error: BaseException) -> bool:
-    """Say whether the bytes themselves are at fault."""
-    return isinstance(error, FillError) and not isinstance(error, _CutShort)
 
 
 def _unstored(reason: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..drivers.base import Record
-from ..errors import DriverError, FillError
+from ..errors import DriverError, FillError, LengthMismatch
 
 #: Bytes that a reader gets at most at a time.
 MOST = 512 * 1024
@@ -27,8 +27,21 @@ class FillStalled(FillLost):
     """Nothing came for as long as the reader would wait; for others it may still go on."""
 
 
+class FillReplaced(FillLost):
+    """The app has another version by now: nobody has the rest of this one."""
+
+
 class FillFailed(FillError):
     """The image is wrong, or the app failed: nobody has the rest of it."""
+
+
+class CutShort(LengthMismatch):
+    """What came is right, as far as anybody knows, but it is not all."""
+
+
+def is_wrong(error: BaseException) -> bool:
+    """Say whether the bytes themselves are at fault."""
+    return isinstance(error, FillError) and not isinstance(error, CutShort)
 
 
 class GrowingReader(Protocol):

@@ -7,7 +7,7 @@ What the app answers is stored by ``web.keeping``.
 
 Imports: errors, core.cache, core.config, core.fill, core.growing, drivers.base, web.authorize,
 web.conditional, web.exchange, web.fields, web.freshness, web.hits,
-web.keeping, web.refresh, web.respond, web.storing, web.validation.
+web.keeping, web.lasting, web.refresh, web.respond, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from ..errors import DriverError, ImageCorrupt
 from . import conditional, fields, freshness, hits, resuming, storing, validation
 from .authorize import Hook
 from .exchange import Answer, nobody
-from .growing import GoOn, GrowingEntry
+from .growing import GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
+from .lasting import GoOn
 from .refresh import Refresher
 from .respond import Representation
 from .resuming import Resumer, asking

@@ -1,10 +1,9 @@
 """An image on its way, or one that may turn out damaged, as something to answer from.
 
 For the rules it is an entry: it has a record, and bytes at positions. A read
-waits for bytes that have not come yet. Where the fill is lost for this reader
-but not the image, it goes on elsewhere.
+waits for bytes that have not come yet.
 
-Imports: concurrency, core.growing, drivers.base, errors.
+Imports: concurrency, core.growing, drivers.base, errors, web.lasting.
 """
 
 from __future__ import annotations
@@ -15,15 +14,9 @@ from collections.abc import Callable, Iterator
 
 from .. import concurrency
 from ..core.growing import MOST, FillLost, Growing, GrowingReader
-from ..drivers.base import Entry, Record
+from ..drivers.base import Entry
 from ..errors import ImageCorrupt
-
-#: Times that one answer goes on elsewhere: for each of its parts, and a few times more.
-_MOST_CHANGES = 70
-
-#: Gives a reader that goes on from a position with the same version, in the place of one that
-#: raised this error.
-GoOn = Callable[[Record, int | None, int, FillLost], GrowingReader]
+from .lasting import GoOn, LastingReader
 
 
 class GrowingEntry:
@@ -62,10 +55,9 @@ class GrowingEntry:
         self.size = self.length or 0
         self.record = dataclasses.replace(announced, size=self.size)
         self.on_close: Callable[[], None] | None = None
-        self._reader = reader
-        self._patience = patience
-        self._go_on = go_on
-        self._changes = 0
+        self._reader = LastingReader(
+            reader, self.record, self.length, patience=patience, go_on=go_on
+        )
         self._is_closed = False
 
     def pread(self, size: int, position: int) -> bytes:
@@ -74,15 +66,7 @@ class GrowingEntry:
         :raises FillLost: there will be no more, here or elsewhere.
         :raises FillFailed: nobody has more.
         """
-        while True:
-            try:
-                return self._reader.read(position, size, self._patience)
-            except FillLost as exc:
-                self._changes += 1
-                if self._go_on is None or self._changes > _MOST_CHANGES:
-                    raise
-                self._reader.close()
-                self._reader = self._go_on(self.record, self.length, position, exc)
+        return self._reader.read(position, size)
 
     def __iter__(self) -> Iterator[bytes]:
         return Stream(self, MOST)
@@ -121,33 +105,23 @@ class HealedEntry:
         self.image_id = entry.image_id
         self.size = entry.size
         self.record = entry.record
-        self._entry = entry
-        self._go_on = go_on
-        self._reader: GrowingReader | None = None
-        self._has_begun = False
+        self._entry = _Damageable(entry)
+        # What was sent is right; the rest is as right as without us.
+        anything = dataclasses.replace(self.record, checksum="")
+        self._reader = LastingReader(
+            self._entry, anything, self.size, patience=math.inf, go_on=go_on
+        )
 
     def pread(self, size: int, position: int) -> bytes:
         """Give up to ``size`` bytes from ``position``.
 
-        :raises ImageCorrupt: they are damaged, and nothing was read before, or the app does
-            not have this version any more.
+        :raises ImageCorrupt: they are damaged, and nothing was read before, or the app did not
+            give them either.
         """
-        if self._reader is None:
-            try:
-                data = concurrency.run_blocking(self._entry.pread, size, position)
-                self._has_begun = True
-                return data
-            except ImageCorrupt as exc:
-                if not self._has_begun:
-                    raise
-                lost = FillLost(self.image_id, exc.reason)
-                # What was sent is right; the rest is as right as without us.
-                record = dataclasses.replace(self.record, checksum="")
-                try:
-                    self._reader = self._go_on(record, self.size, position, lost)
-                except FillLost:
-                    raise exc from None
-        return self._reader.read(position, size, math.inf)
+        try:
+            return self._reader.read(position, size)
+        except FillLost as exc:
+            raise self._entry.damage or exc from None
 
     def __iter__(self) -> Iterator[bytes]:
         position = 0
@@ -160,11 +134,33 @@ class HealedEntry:
 
     def close(self) -> None:
         """Let go of it; a second close does nothing."""
+        self._reader.close()
+
+
+class _Damageable:
+    """Reads an entry that may turn out damaged, for one who can go on elsewhere."""
+
+    def __init__(self, entry: Entry) -> None:
+        #: What was found once something had been read.
+        self.damage: ImageCorrupt | None = None
+        self._entry = entry
+        self._has_begun = False
+
+    def read(self, position: int, most: int, patience: float) -> bytes:
+        """See :class:`~cachemw.core.growing.GrowingReader`."""
         try:
-            if self._reader is not None:
-                self._reader.close()
-        finally:
-            self._entry.close()
+            data = concurrency.run_blocking(self._entry.pread, most, position)
+        except ImageCorrupt as exc:
+            if not self._has_begun:
+                raise
+            self.damage = exc
+            raise FillLost(exc.image_id, exc.reason) from exc
+        self._has_begun = True
+        return data
+
+    def close(self) -> None:
+        """Close the entry; a second close does nothing."""
+        self._entry.close()
 
 
 class Stream:

@@ -1,6 +1,7 @@
 """Answers from an entry, and the field that says how an answer came about.
 
-Imports: core.cache, drivers.base, web.fields, web.growing, web.policy, web.respond.
+Imports: core.cache, drivers.base, web.fields, web.growing, web.lasting, web.policy,
+web.respond.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from ..core.cache import ImageCache
 from ..drivers.base import Entry, MemoryEntry, Record
 from . import fields
-from .growing import GoOn, GrowingEntry, HealedEntry, Stream
+from .growing import GrowingEntry, HealedEntry, Stream
+from .lasting import GoOn
 from .policy import Policy, policy
 from .respond import BLOCK, Representation, serve, serve_stream
 

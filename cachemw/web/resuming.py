@@ -8,7 +8,7 @@ strong validator, and take nothing without one.
 Source: RFC 9110, sections 13.1.5, 14.2 and 15.3.7.
 
 Imports: core.cache, core.checksum, core.config, core.fill, core.growing, drivers.base, errors,
-web.exchange, web.fields, web.growing, web.keeping, web.storing, web.validation, web.vary.
+web.exchange, web.fields, web.keeping, web.lasting, web.storing, web.validation, web.vary.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..core.cache import ImageCache
 from ..core.checksum import parse_checksum
 from ..core.config import Settings
 from ..core.fill import Fill
-from ..core.growing import FillLost, FillStalled, GrowingReader
+from ..core.growing import CutShort, FillLost, FillReplaced, FillStalled, GrowingReader
 from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
 from ..errors import DriverError, LengthMismatch
 from . import fields, hits, storing, validation, vary
 from .exchange import Answer, nobody
-from .growing import GoOn
 from .keeping import Keeper
+from .lasting import GoOn
 
 log = logging.getLogger(__name__)
 
@@ -177,13 +177,12 @@ class Resumer:
         answer = Answer(request, nobody, hits.cache_status("fwd=uri-miss"))
         with asking(request, {}):
             answer.fetch(self._app)
-        if (
-            answer.code != 200
-            or answer.written
-            or not (validation.same_version(record.headers, answer.headers))
-        ):
+        if answer.code != 200 or answer.written:
             answer.close()
             raise lost
+        if not validation.same_version(record.headers, answer.headers):
+            answer.close()
+            raise FillReplaced(record.image_id, "the app has another version by now")
         expected = dict.fromkeys((parse_checksum(record.checksum), *self._keeper.promised(answer)))
         return self._cache.verifying(answer.body, record, length=length, expected=tuple(expected))
 
@@ -199,18 +198,19 @@ class Resumer:
             found = part_in(answer)
             whole = found[1] if found is not None and length is None else length
             if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
-                rest = StreamReader(answer.body, start)
+                rest = StreamReader(answer.body, start, whole)
                 rest.skip(position)
                 return rest
-            if answer.code == 200 and validation.same_version(record.headers, answer.headers):
-                reader = StreamReader(answer.body, 0)
-                reader.skip(position)
-                return reader
+            if answer.code != 200:
+                raise lost
+            if not validation.same_version(record.headers, answer.headers):
+                raise FillReplaced(record.image_id, "the app has another version by now")
+            reader = StreamReader(answer.body, 0, length)
+            reader.skip(position)
+            return reader
         except BaseException:
             answer.close()
             raise
-        answer.close()
-        raise lost
 
     def ask(
         self, request: Environ, image_id: str, headers: fields.Headers, part: Part, length: int
@@ -280,7 +280,7 @@ class _Patchwork:
             answer = self._resumer.ask(self._request, record.image_id, record.headers, hole, length)
             self._answer = answer
             if not is_part(answer, record.headers, hole, length):
-                raise FillLost(record.image_id, "the app has another version by now")
+                raise FillLost(record.image_id, "the app did not give the rest of this version")
         return self._answer
 
     def close(self) -> None:
@@ -404,13 +404,15 @@ class StreamReader:
     """Reads an app's answer for one reader, who goes forward only.
 
     :param position: in the image, of the first byte that comes.
+    :param stop: where it has to end; ``None``: nobody knows.
     """
 
-    def __init__(self, body: Iterable[bytes], position: int) -> None:
+    def __init__(self, body: Iterable[bytes], position: int, stop: int | None) -> None:
         self._body = body
         self._chunks = iter(body)
         self._chunk = b""
         self._position = position
+        self._stop = stop
 
     def skip(self, position: int) -> None:
         """Read on to a position, for nobody."""
@@ -425,6 +427,8 @@ class StreamReader:
         while not self._chunk:
             chunk = next(self._chunks, None)
             if chunk is None:
+                if self._stop is not None and position < self._stop:
+                    raise CutShort("a stream", f"ended at byte {position} of {self._stop}")
                 return b""
             self._chunk = chunk
         data, self._chunk = self._chunk[:most], self._chunk[most:]
