@@ -78,20 +78,22 @@ class Resumer:
         """
         request = validation.unconditional(environ)
         wants_all = "HTTP_RANGE" not in environ
-        lost_at: list[int] = []
+        joins_left, lost_at = _MOST_JOINS, -1
 
         def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
-            # Who got nothing from another fill would get nothing from the next one either.
-            may_join = not isinstance(lost, FillStalled) and position not in lost_at
-            may_join = may_join and len(lost_at) < _MOST_JOINS
-            lost_at.append(position)
+            nonlocal joins_left, lost_at
+            if isinstance(lost, FillStalled) or position == lost_at:
+                # Who got nothing from one fill would get nothing from the next one either.
+                joins_left = 0
+            lost_at = position
+            if validation.strong_validator(record.headers) is None:
+                raise lost  # nothing can tell whether it would be the same
             copy = dict(request)
-            if may_join:
+            if joins_left:
+                joins_left -= 1
                 reader = self._find_other(copy, record, length, lost)
                 if reader is not None:
                     return reader
-            elif validation.strong_validator(record.headers) is None:
-                raise lost
             if wants_all and record.checksum:
                 return self._ask_for_all(copy, record, length, lost)
             return self._ask_for_rest(copy, record, length, position, lost)
@@ -101,12 +103,7 @@ class Resumer:
     def _find_other(
         self, request: Environ, record: Record, length: int | None, lost: FillLost
     ) -> GrowingReader | None:
-        """Find another who has the image, here or in another process.
-
-        :raises FillLost: nothing can tell whether it would be the same.
-        """
-        if validation.strong_validator(record.headers) is None:
-            raise lost
+        """Find another who has the image, here or in another process."""
         log.info("%s; its readers go on elsewhere", lost)
         try:
             return self._join(request, record, length)

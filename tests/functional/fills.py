@@ -20,7 +20,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,9 @@ import pytest
 from cachemw import ImageCache
 from tests import servers
 from tests.servers import BrokenOff, Client, Reply, Server
+from tests.waiting import PATIENCE, wait_until
 
 MIB = 2**20
-
-#: A test that waits for longer than so many seconds has failed.
-PATIENCE = 20
 
 #: Bytes before a stop that need not have reached the readers, or the disk: chunks
 #: of the app, blocks that are gathered, chunks that have a checksum.
@@ -50,18 +48,6 @@ APP = "tests.functional.served_fills:app"
 
 #: Threads of a server: each client that waits has one.
 THREADS = 32
-
-
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
-    """Wait until something outside is so.
-
-    :param what: that should become true, for the message.
-    """
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not so after {patience} s: {what}")
-        time.sleep(0.01)
 
 
 @functools.cache

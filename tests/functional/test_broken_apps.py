@@ -21,6 +21,7 @@ import pytest
 from cachemw import CacheFilter, ImageCache
 from cachemw.drivers import _claims
 from tests.servers import BrokenOff, descriptors, gunicorn, in_waitress
+from tests.waiting import wait_until
 
 SMALL, LARGE = 100, 3 * 2**20
 
@@ -259,7 +260,7 @@ def test_client_that_leaves_leaves_nothing_behind(behind_gunicorn, framing):
         assert not cache.is_cached(image_id)
         assert not is_locked(cache, image_id)
         assert "the client left after" in reasons(cache)[image_id]
-    assert own_descriptors(worker, cache) == before
+    wait_until(lambda: own_descriptors(worker, cache) == before, "nothing more is open")
     again = server.request(f"/images/{path}/0")
     assert (again.complete, again.cache_status) == (True, "fwd=uri-miss; stored")
     assert again.body == image(size)

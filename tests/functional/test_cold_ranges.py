@@ -16,6 +16,7 @@ from cachemw.drivers._sink import FileSink
 from cachemw.drivers.base import CHUNK
 from cachemw.errors import DriverError
 from tests.ranged import RangedOrigin
+from tests.waiting import PATIENCE, wait_until
 from tests.wsgi import begin, get
 
 PATH = "/disk.img"
@@ -24,7 +25,6 @@ BODY = random.Random(1).randbytes(5 * CHUNK + 1000)
 NEW = random.Random(2).randbytes(5 * CHUNK + 1000)
 
 #: A test that waits for longer than so many seconds has failed.
-PATIENCE = 20
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def make(origin, tmp_path):
             return CacheFilter(app, cache=cache, range_miss=range_miss)
 
         yield make
-    wait_until(lambda: origin.opened == origin.closed)
+    wait_until(lambda: origin.opened == origin.closed, "every answer is closed")
 
 
 def want(app, value, **environ):
@@ -68,15 +68,8 @@ def assert_whole(reply, body=BODY):
     assert reply.get("Content-Range") is None
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def wait_until_cached(app):
-    wait_until(lambda: app.cache.is_cached(IMAGE_ID))
+    wait_until(lambda: app.cache.is_cached(IMAGE_ID), "it is cached")
 
 
 def queued(app):
@@ -955,7 +948,7 @@ def test_long_part_whose_client_leaves_is_left(make, origin):
     begun._body.close()
     go_on.set()
 
-    wait_until(lambda: origin.closed == 1)
+    wait_until(lambda: origin.closed == 1, "the answer is closed")
     assert 2 * CHUNK <= partial(app) < len(BODY)
     assert_part(want(app, spell(0, len(BODY))), 0, len(BODY))
 

@@ -6,13 +6,13 @@ from cachemw.drivers.base import CHUNK
 from tests.functional.fills import (
     LARGE,
     MIB,
-    PATIENCE,
     assert_whole,
     content,
     results,
     start_reading,
     wait_for_bytes,
 )
+from tests.waiting import PATIENCE
 
 PATH = "/disk.img"
 BODY = content(8 * MIB)

@@ -13,8 +13,8 @@ from tests.functional.fills import (
     results,
     start_reading,
     wait_for_bytes,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 PATH = "/disk.img"
 BODY = content(8 * MIB)

@@ -11,8 +11,8 @@ from tests.functional.fills import (
     md5,
     start_reading,
     wait_for_bytes,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 PATH = "/disk.img"
 BODY = content(8 * MIB)

@@ -11,7 +11,6 @@ import pytest
 from tests.functional.fills import (
     LARGE,
     MIB,
-    PATIENCE,
     SLACK,
     assert_never_mixed,
     assert_whole,
@@ -19,8 +18,8 @@ from tests.functional.fills import (
     results,
     start_reading,
     wait_for_bytes,
-    wait_until,
 )
+from tests.waiting import PATIENCE, wait_until
 
 PATH = "/disk.img"
 BODY = content(8 * MIB)
@@ -352,6 +351,37 @@ def test_who_goes_to_the_app_itself_gets_the_end_only_of_what_was_promised(world
     assert [asked.start for asked in world.origin.gets(PATH)] == [None, None]
     gate.open()
     assert leader.result().complete == is_right
+
+
+@in_both
+@pytest.mark.parametrize("checksum", [True, False], ids=["checksum", "none"])
+def test_who_goes_to_the_app_itself_goes_again_where_that_breaks_off(world, where, checksum):
+    image = world.origin.put(PATH, BODY)
+    if checksum:
+        image.fields.append(f"Content-MD5: {hashlib.md5(BODY).hexdigest()}")
+    image.cuts.update({1: HALF + MIB, 2: HALF + 2 * MIB})
+    leader, _, second, gate = follow(world, where, image, offset=HALF, follow_timeout=1)
+
+    assert_whole(start_reading(second, PATH).result(), BODY)
+
+    starts = [asked.start for asked in world.origin.gets(PATH)[1:]]
+    assert starts == ([None] * 3 if checksum else [HALF, HALF + MIB, HALF + 2 * MIB])
+    gate.open()
+    assert_whole(leader.result(), BODY)
+
+
+@in_both
+def test_who_goes_to_the_app_itself_in_vain_gives_up(world, where):
+    image = world.origin.put(PATH, BODY)
+    image.cuts.update(dict.fromkeys(range(1, 20), HALF))
+    leader, _, second, gate = follow(world, where, image, offset=HALF, follow_timeout=1)
+
+    reply = start_reading(second, PATH).result()
+
+    assert (reply.complete, reply.body) == (False, BODY[:HALF])
+    assert len(world.origin.gets(PATH)) == 1 + 3
+    gate.open()
+    assert_whole(leader.result(), BODY)
 
 
 @in_both
