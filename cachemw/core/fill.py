@@ -17,6 +17,7 @@ core.growing, core.intake, core.reader, drivers.base.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 
@@ -331,7 +332,7 @@ class Fill:
             return b""
         if reader.is_leader and isinstance(error, Exception):
             raise error  # what is not one was meant for the thread or greenlet that met it
-        if is_wrong(error) or not (self._is_resumable or isinstance(error, FillLost)):
+        if is_wrong(error):
             raise FillFailed(self.image_id, described(error)) from None
         raise FillLost(self.image_id, described(error)) from None
 
@@ -471,14 +472,21 @@ class Fill:
 
     def _free_bytes(self) -> None:
         """Free what was written in vain, as soon as nobody needs it any more."""
-        last, failure = self._last_reader, self._intake.failure
-        if last is None or failure is None or self.sink is None or self._is_freed:
+        last = self._last_reader
+        if last is None or self._intake.failure is None or self.sink is None:
             return
         if self.sink.kept is not None:
             return  # further parts are still to be read from the file
         if len(self._readers) == 1 and last.position >= self._intake.written:
-            self._is_freed = True
-            concurrency.run_blocking(self.sink.rollback, _unstored(failure), False)
+            self._free()
+
+    def _free(self) -> None:
+        """Free what was written in vain; a second time does nothing."""
+        with self._lock:
+            is_freed, self._is_freed = self._is_freed, True
+        if not is_freed and self.sink is not None:
+            reason = f"could not be written: {self._intake.failure}"
+            concurrency.run_blocking(functools.partial(self.sink.rollback, reason, keep=False))
 
     def _finish(self) -> None:
         """Verify and store; the app has given all it has."""
@@ -536,7 +544,7 @@ class Fill:
                 concurrency.run_blocking(sink.leave, "not-stored")
             elif not self._is_needed():
                 # Else it goes when its readers have passed.
-                concurrency.run_blocking(sink.rollback, _unstored(self._intake.failure), False)
+                self._free()
             return
         try:
             record = self._make_record(self._received, checksum)
@@ -558,7 +566,7 @@ class Fill:
         else:
             reason = f"the app failed after {self._received} bytes: {described(exc)}"
         self._error = exc
-        self._drop(reason, self._is_resumable and not is_wrong(exc))
+        self._drop(reason, self._is_resumable and not is_wrong(exc), is_wrong=is_wrong(exc))
 
     def _give_up(self) -> None:
         """End since nobody reads it any more."""
@@ -567,21 +575,26 @@ class Fill:
         self._error = FillLost(self.image_id, reason)
         is_of_use = self._finish_from < NEVER or self._has_readers_elsewhere()
         keeps = bool(self._readers) or (is_of_use and not self._is_given_up)
-        self._drop(reason, self._is_resumable and keeps, is_wrong=False)
+        self._drop(reason, self._is_resumable and keeps, keep=False)
 
-    def _drop(self, reason: str, is_resumable: bool, is_wrong: bool = True) -> None:
-        """End without storing it; what can be gone on with is kept."""
+    def _drop(
+        self, reason: str, is_resumable: bool, *, keep: bool = True, is_wrong: bool = False
+    ) -> None:
+        """End without storing it; what can be gone on with is kept.
+
+        :param keep: whether what cannot is kept for the operator.
+        """
         sink = self.sink
         try:
             if sink is not None:
                 is_whole = self._settle()
-                failure = self._intake.failure
                 if is_resumable and is_whole:
                     concurrency.run_blocking(sink.leave)
-                elif failure is None:
-                    concurrency.run_blocking(sink.rollback, reason, is_wrong)
+                elif self._intake.failure is not None:
+                    self._free()
                 else:
-                    concurrency.run_blocking(sink.rollback, _unstored(failure), False)
+                    roll_back = functools.partial(sink.rollback, keep=keep, is_wrong=is_wrong)
+                    concurrency.run_blocking(roll_back, reason)
         finally:
             try:
                 self._close_body()
@@ -619,11 +632,7 @@ class Fill:
         if sink is not None and failure is not None and sink.kept is None:
             if self._is_needed():
                 return
-            with self._lock:
-                # By one of those who leave at the same time.
-                is_freed, self._is_freed = self._is_freed, True
-            if not is_freed:
-                concurrency.run_blocking(sink.rollback, _unstored(failure), False)
+            self._free()
         with self._lock:
             if not self._over or self._readers:
                 return
@@ -637,7 +646,3 @@ class Fill:
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake()
-
-
-def _unstored(reason: str) -> str:
-    return f"could not be written: {reason}"

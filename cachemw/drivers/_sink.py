@@ -273,9 +273,10 @@ class FileSink(Sink):
         self.state.end("committed", size)
 
     @_one_at_a_time
-    def rollback(self, reason: str, keep: bool = True) -> None:
+    def rollback(self, reason: str, *, keep: bool = True, is_wrong: bool = True) -> None:
         if self.fd != -1:
-            self._give_up(reason, keep, f"failed: {reason}" if keep else _NOT_STORED)
+            outcome = f"{'failed' if is_wrong else 'broken'}: {reason}"
+            self._give_up(reason, keep, outcome if keep else _NOT_STORED)
 
     def _fail(self, reason: str) -> None:
         """End after a commit that failed: the image is right, and yet not there."""

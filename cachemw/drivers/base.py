@@ -230,6 +230,7 @@ class FillState:
     :param readable: bytes, from the first, that readers may have by now.
     :param outcome: ``""``: under way, if a living writer holds it; ``"committed"``;
         ``"failed: <reason>"``: the image is wrong, nobody may have the rest;
+        ``"broken: <reason>"``: the app did not give the rest, it may be asked again;
         ``"declined: <word>"``: it is not stored, everybody asks the app.
     :param reserved: bytes that the fill counts as; fewer than the length if only a part comes.
     """
@@ -362,11 +363,13 @@ class Sink(abc.ABC):
         """
 
     @abc.abstractmethod
-    def rollback(self, reason: str, keep: bool = True) -> None:
-        """Give the fill up as wrong; its file goes to ``invalid/`` with the reason. Never raises.
+    def rollback(self, reason: str, *, keep: bool = True, is_wrong: bool = True) -> None:
+        """Give the fill up; its file goes to ``invalid/`` with the reason. Never raises.
 
         :param keep: whether the bytes are kept too; else they are freed, and the fault is the
             cache's: other processes see the fill as declined.
+        :param is_wrong: whether the bytes are at fault, so that nobody may have the rest; else
+            the app did not give it, and may be asked again.
         """
 
     @abc.abstractmethod

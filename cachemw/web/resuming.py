@@ -143,10 +143,11 @@ class Resumer:
         self, request: Environ, record: Record, length: int | None, lead: Fill
     ) -> GrowingReader | None:
         """Go on with a fill that was left, for everybody who waits."""
+        if length is None:
+            return self._lead_anew(request, record, lead)
         kept = self.kept_for(lead, request)
         if (
             kept is None
-            or length is None
             or kept.length != length
             or not (validation.same_version(record.headers, kept.record.headers))
         ):
@@ -166,14 +167,40 @@ class Resumer:
             return None
         return reader
 
+    def _lead_anew(self, request: Environ, record: Record, lead: Fill) -> GrowingReader | None:
+        """Have the app send all of it once more, for everybody who waits: of an unknown length
+        nothing was kept."""
+        answer = self._ask_whole(request, record.image_id)
+        if (
+            answer.written
+            or self._keeper.refusal(answer, request) is not None
+            or not validation.same_version(record.headers, answer.headers)
+        ):
+            answer.close()
+            lead.decline("")
+            return None
+        fresh = self._keeper.record(answer, record.image_id, None)
+        expected = self._keeper.expected(request, answer, fresh)
+        reader = self._keeper.begin(answer, fresh, expected, lead)
+        if isinstance(reader, str):
+            answer.close()
+            return None
+        return reader
+
+    def _ask_whole(self, request: Environ, image_id: str) -> Answer:
+        answer = Answer(request, nobody, hits.cache_status("fwd=uri-miss"))
+        answer.deletion_before = self._cache.mark_of_deletion(image_id)
+        request["REQUEST_METHOD"] = "GET"
+        with asking(request, {}):
+            answer.fetch(self._app)
+        return answer
+
     def _ask_for_all(
         self, request: Environ, record: Record, length: int | None, lost: FillLost
     ) -> GrowingReader:
         """Have the app send all of it once more, to one reader alone, who gets the end only if
         the whole is what was promised."""
-        answer = Answer(request, nobody, hits.cache_status("fwd=uri-miss"))
-        with asking(request, {}):
-            answer.fetch(self._app)
+        answer = self._ask_whole(request, record.image_id)
         if answer.code != 200 or answer.written:
             answer.close()
             raise lost

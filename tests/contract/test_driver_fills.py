@@ -138,6 +138,19 @@ def test_an_image_that_turned_out_wrong_is_told(driver, other):
     assert_sound(driver)
 
 
+def test_an_app_that_broke_off_is_no_word_against_the_image(driver, other):
+    sink = begin(driver, "cat")
+    sink.write(BODY)
+    with looking(other) as tail:
+        sink.rollback("the app hung up", is_wrong=False)
+        assert tail.state().outcome == "broken: the app hung up"
+        assert not tail.is_alive()
+    assert other.tail("cat") is None
+    assert in_incomplete(driver) == []
+    assert driver.get_invalid_images()[0]["reason"] == "the app hung up"
+    assert_sound(driver)
+
+
 @pytest.mark.parametrize("reason", ["x" * 5000, "\N{SNOWMAN}" * 500, "lone \udcff", ""])
 def test_any_reason_can_be_told(driver, other, reason):
     sink = begin(driver, "cat")

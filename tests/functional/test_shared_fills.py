@@ -336,6 +336,23 @@ def test_app_that_fails_in_mid_body_fails_for_who_asked_it(world, where, chunked
 
 
 @in_both
+@pytest.mark.parametrize("etag", ['"one"', None], ids=["etag", "none"])
+def test_who_has_nothing_yet_of_what_breaks_off_gets_it_all_the_same(world, where, etag):
+    """No chunk of it may go out, since each may be the last one."""
+    image = world.origin.put(PATH, content(5000), etag)
+    image.chunked = True
+    image.cuts[0] = 3000
+    leader, _, second, gate = follow(world, where, image, offset=0)
+    followers = [start_reading(second, PATH) for _ in range(4)]
+    gate.open()
+
+    assert leader.result().body != content(5000)
+    for reply in results(followers):
+        assert_whole(reply, content(5000))
+    assert len(world.origin.gets(PATH)) <= (2 if etag else 1 + 4)
+
+
+@in_both
 @pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
 def test_who_goes_to_the_app_itself_gets_the_end_only_of_what_was_promised(world, where, is_right):
     """The checksum is of all of it, so all of it is asked for once more."""

@@ -67,7 +67,7 @@ class FakeSink(Sink):
             raise self.error
         self.record, self.outcome = record, "committed"
 
-    def rollback(self, reason, keep=True):
+    def rollback(self, reason, *, keep=True, is_wrong=True):
         self.outcome = reason
 
 
@@ -372,14 +372,14 @@ def test_wrong_image_is_complete_for_nobody():
 
 
 @pytest.mark.parametrize("is_resumable", [True, False])
-def test_app_that_fails_fails_for_the_leader_and_is_lost_or_failed_for_others(is_resumable):
+def test_app_that_fails_fails_for_the_leader_and_is_lost_for_others(is_resumable):
     sink, source = FakeSink(), Source(b"ab", OSError("gone"))
     fill = shared(sink)
     leader = begin(fill, source, 4, is_resumable=is_resumable)
     follower = fill.reader()
 
     assert follower.read(0, 10, 5) == b"ab"
-    with pytest.raises(FillLost if is_resumable else FillFailed, match="gone"):
+    with pytest.raises(FillLost, match="gone"):
         follower.read(2, 10, 5)
     with pytest.raises(OSError, match="gone"):
         list(leader)
@@ -477,8 +477,8 @@ def test_what_was_kept_is_not_freed_before_the_app_comes_back_to_it():
     whole = bytes(2 * BLOCK)
 
     class Freeing(FakeSink):
-        def rollback(self, reason, keep=True):
-            super().rollback(reason, keep)
+        def rollback(self, reason, *, keep=True, is_wrong=True):
+            super().rollback(reason, keep=keep)
             self.data = self.data if keep else b""
 
     sink = Freeing(fail_write_at=0)
@@ -496,8 +496,8 @@ def test_what_was_not_stored_is_freed_when_its_readers_have_passed():
     """Storing fails at the very end, when the leader is still at the beginning."""
 
     class Freeing(FakeSink):
-        def rollback(self, reason, keep=True):
-            super().rollback(reason, keep)
+        def rollback(self, reason, *, keep=True, is_wrong=True):
+            super().rollback(reason, keep=keep)
             self.data = b""
 
     sink = Freeing(fail_write_at=39)
@@ -611,8 +611,8 @@ def test_kept_parts_are_read_to_the_end_where_what_is_between_cannot_be_stored()
     class KeptSink(FakeSink):
         kept = Kept(Record("cat", 0, ""), 5 * BLOCK, (Part(3 * BLOCK, 5 * BLOCK),))
 
-        def rollback(self, reason, keep=True):
-            super().rollback(reason, keep)
+        def rollback(self, reason, *, keep=True, is_wrong=True):
+            super().rollback(reason, keep=keep)
             self.data = b""
 
     body = bytes(3 * BLOCK) + b"x" * 2 * BLOCK
@@ -644,7 +644,7 @@ def test_fill_that_failed_is_over_also_if_closing_the_app_is_interrupted():
     assert fill.is_over
     with pytest.raises(OSError, match="gone"):
         next(leader)
-    with pytest.raises(FillFailed):
+    with pytest.raises(FillLost):
         follower.read(2, 10, 5)
     assert (source.closed, fill.stored) == (1, False)
 
@@ -658,7 +658,7 @@ def test_what_interrupts_one_reader_is_not_raised_for_the_leader():
         follower.read(2, 10, 5)
 
     assert next(leader) == b"ab"
-    with pytest.raises(FillFailed, match="GeneratorExit"):
+    with pytest.raises(FillLost, match="GeneratorExit"):
         next(leader)
 
 

@@ -169,7 +169,7 @@ class WatchedSink(FakeSink):
         self.ends.append("commit")
         super().commit(record)
 
-    def rollback(self, reason, keep=True):
+    def rollback(self, reason, *, keep=True, is_wrong=True):
         self.ends.append("rollback")
         if not keep:
             self.data = b""
