@@ -21,7 +21,8 @@ log = concurrency.get_logger(__name__)
 #: Seconds between two looks whether the writer lives.
 _PULSE = 0.1
 
-_COMMITTED = "committed"
+#: All of it was found right, and can be read to its end.
+_WHOLE = frozenset({"committed", "verified"})
 _FAILED = "failed: "
 _DECLINED = "declined: "
 
@@ -155,7 +156,7 @@ class Followed:
         while True:
             state = self._state
             outcome = state.outcome
-            if outcome == _COMMITTED:
+            if outcome in _WHOLE:
                 return self._pread(most, position)
             if position < state.readable:
                 data = self._pread(min(most, state.readable - position), position)

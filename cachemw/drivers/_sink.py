@@ -48,6 +48,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: Why an image that is right is not there for others: it could not be stored.
 _NOT_STORED = "declined: not-stored"
 
+#: It is not an entry either, but all of it can be read.
+_VERIFIED = "verified"
+
 
 def _one_at_a_time(
     method: Callable[Concatenate[FileSink, P], T],
@@ -238,10 +241,12 @@ class FileSink(Sink):
             self._make_durable(record)
             self._driver.enter(self, record)
         except OSError as exc:
-            self._fail(self._translated(exc).reason)
+            # Its bytes may be gone from the device, and from memory in a while.
+            self._fail(self._translated(exc).reason, _NOT_STORED)
             raise self._translated(exc) from exc
         except BaseException as exc:
-            self._fail(str(exc) or type(exc).__name__)
+            is_whole = self._chunks.parts.are(record.size)
+            self._fail(str(exc) or type(exc).__name__, _VERIFIED if is_whole else _NOT_STORED)
             raise
         self._let_go()
 
@@ -278,12 +283,13 @@ class FileSink(Sink):
             outcome = f"{'failed' if is_wrong else 'broken'}: {reason}"
             self._give_up(reason, keep, outcome if keep else _NOT_STORED)
 
-    def _fail(self, reason: str) -> None:
-        """End after a commit that failed: the image is right, and yet not there."""
-        try:
-            outcome = _NOT_STORED if self.is_named() else ""
-        except OSError:
-            outcome = _NOT_STORED
+    def _fail(self, reason: str, outcome: str) -> None:
+        """End after a commit that failed: the image is right, and yet not there.
+
+        :param outcome: :data:`_VERIFIED` where those who read it can still have all of it.
+        """
+        if outcome == _VERIFIED:
+            self.state.end(outcome, self._chunks.parts.end)
         self._give_up(reason, True, outcome)
 
     def _give_up(self, reason: str, keep: bool, outcome: str) -> None:

@@ -229,6 +229,7 @@ class FillState:
     :param length: bytes that the app promised in all, or ``None``.
     :param readable: bytes, from the first, that readers may have by now.
     :param outcome: ``""``: under way, if a living writer holds it; ``"committed"``;
+        ``"verified"``: all of it is right, but it is not stored;
         ``"failed: <reason>"``: the image is wrong, nobody may have the rest;
         ``"broken: <reason>"``: the app did not give the rest, it may be asked again;
         ``"declined: <word>"``: it is not stored, everybody asks the app.

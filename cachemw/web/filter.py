@@ -18,8 +18,8 @@ every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
 Imports: errors, core.cache, core.config, core.growing, drivers.base, web.authorize,
-web.directives, web.forward, web.freshness, web.growing, web.hits, web.ranges, web.resuming,
-web.routes, web.storing, web.vary.
+web.directives, web.forward, web.freshness, web.growing, web.hits, web.keeping, web.ranges,
+web.resuming, web.revalidate, web.routes, web.storing, web.vary.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ from .directives import request_directives
 from .forward import Forwarder
 from .growing import GrowingEntry
 from .hits import AnyEntry
+from .keeping import Keeper
+from .revalidate import Revalidator
 from .routes import Routes
 
 log = logging.getLogger(__name__)
@@ -107,7 +109,9 @@ class CacheFilter:
             uncoded=service.id_is_checksum,
             not_images=service.not_images,
         )
-        self._forward = Forwarder(app, cache, settings, rules, self._hook)
+        keeper = Keeper(cache, settings, rules, self._hook)
+        self._forward = Forwarder(app, cache, settings, keeper)
+        self._revalidator = Revalidator(app, cache, settings, rules, keeper, self._forward)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -173,12 +177,12 @@ class CacheFilter:
             if freshness.only_if_cached(environ):
                 entry.close()
                 return _gateway_timeout(environ, start_response)
-            return self._forward.revalidate(environ, start_response, entry, stored, decision)
+            return self._revalidator.revalidate(environ, start_response, entry, stored, decision)
         is_hit = not isinstance(entry, GrowingEntry) or entry.is_verified
         status = "hit" if is_hit else "fwd=uri-miss; collapsed"
         if decision.action == freshness.SERVE_STALE_AND_REVALIDATE:
             status = "hit; detail=stale-while-revalidate"
-            self._forward.refresh(environ, record)
+            self._revalidator.refresh(environ, record)
         try:
             return hits.answer(
                 self.cache,

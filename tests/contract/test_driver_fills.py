@@ -204,7 +204,10 @@ def test_a_deleted_image_goes_on_for_its_followers_and_for_nobody_else(driver, o
         again = begin(other, "cat")
         with pytest.raises(DriverError, match="deleted"):
             sink.commit(record_of("cat", BODY))
-        assert (tail.state().outcome, tail.is_alive()) == ("", False)
+        # It is right, and those who read it have all of it.
+        assert (tail.state().outcome, tail.is_alive()) == ("verified", False)
+        assert tail.state().readable == len(BODY)
+        assert tail.pread(10**9, 0) == BODY
         with looking(driver) as second:
             assert second.is_alive()
         again.write(b"new")

@@ -118,8 +118,8 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.passed = 0.0
-        for module in ("cachemw.web.filter", "cachemw.web.exchange", "cachemw.web.forward"):
-            monkeypatch.setattr(sys.modules[module], "time", self)
+        for module in ("filter", "exchange", "revalidate"):
+            monkeypatch.setattr(sys.modules[f"cachemw.web.{module}"], "time", self)
 
     def time(self) -> float:
         return time.time() + self.passed

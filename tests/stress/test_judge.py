@@ -36,6 +36,8 @@ def line(answer=7, image=3, outcome="cut", wanted=None, version=0, began=11, end
         # The rest of it, but there is a newer version.
         (FAILURE, [line(outcome="200"), line(8, 3, "200", "bytes=5-", version=1)], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-", version=1)], []),
+        # All of it, since it has a checksum.
+        (FAILURE, [line(outcome="200"), line(8, 3, "200", version=1)], []),
         # A 304 confirmed what another answer was bringing.
         (FAILURE, [line(outcome="304"), line(8)], []),
         (FAILURE, [], [Kill(100, 11, 11)]),
@@ -62,6 +64,7 @@ def test_what_explains_a_failure_excuses_it(failure, log, kills):
         (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-")], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-", version=None)], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "206", "bytes=5-", version=1)], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "200")], []),
         # Another worker, or this one at another time.
         (FAILURE, [], [Kill(200, 11, 11), Kill(100, 20, 20)]),
         (ERROR, [line(answer=8, outcome="500")], []),

@@ -117,7 +117,6 @@ def _is_replaced(
     return (
         failure.status in (200, 206)
         and given is not None
-        and line["if_range"] is not None
         # Nobody reads on in another version than the one that is wanted.
         and line["outcome"] in ("200", "left")
         and line["version"] not in (None, given["version"])
