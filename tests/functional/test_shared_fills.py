@@ -276,6 +276,25 @@ def test_delete_during_a_fill_spares_the_response_and_stores_nothing(world, wher
 
 
 @in_both
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_followers_of_a_deleted_image_get_all_of_it(world, where, chunked):
+    """Also its end, though the app has another version by then."""
+    image = world.origin.put(PATH, BODY)
+    image.chunked = chunked
+    leader, _, second, gate = follow(world, where, image)
+    followers = [start_reading(second, PATH) for _ in range(4)]
+    wait_for_bytes([leader, *followers], MIB)
+
+    assert second.request(PATH, method="DELETE").status == 204
+    world.origin.put(PATH, content(len(BODY), 2), '"two"')
+    gate.open()
+
+    for reply in results([leader, *followers]):
+        assert_whole(reply, BODY)
+    assert not world.is_cached(PATH)
+
+
+@in_both
 def test_nobody_joins_a_fill_that_a_change_has_overtaken(world, where):
     """Who asks after a change gets what is there after the change."""
     image = world.origin.put(PATH, BODY)
