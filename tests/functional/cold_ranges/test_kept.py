@@ -1,6 +1,7 @@
 """What is kept of parts that were answered, and for whom."""
 
 import base64
+import functools
 import hashlib
 
 import pytest
