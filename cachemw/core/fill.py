@@ -267,16 +267,33 @@ class Fill:
             self._pump(None)
         self._let_go_of_file()
 
-    def stop(self) -> None:
-        """Go on for nobody: the cache is being closed. What came is kept."""
+    def stop(self) -> bool:
+        """Go on for nobody: the cache is being closed. What came is kept.
+
+        :return: whether it will be over as soon as the app gives another chunk, or it is stored.
+        """
         with self._lock:
-            if self._readers or self._over or self.is_verified or self.record is None:
-                return
+            if self._readers or self._over or self.record is None:
+                return False
+            if self.is_verified:
+                return True
             self._abandoned = True
             is_mine = not self._pumping
             self._pumping = True
         if is_mine:
             self._pump(None)
+        return True
+
+    def wait_until_over(self, seconds: float) -> None:
+        """Wait until nothing is written any more."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._lock:
+                if self._over:
+                    return
+                waiter = self._new_waiter()
+            if not waiter.wait(max(deadline - time.monotonic(), 0.0)):
+                return
 
     def count_hit(self, count: Callable[[], object]) -> None:
         """Have a hit counted as soon as the image is an entry."""

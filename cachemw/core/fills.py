@@ -25,6 +25,9 @@ log = concurrency.get_logger(__name__)
 #: Seconds for which an answer that was not stored lets requests for its image go on side by side.
 DECLINED_FOR = 60.0
 
+#: Seconds that closing waits at most for what is just being written.
+_LINGER = 5.0
+
 #: Images remembered for that, at most.
 _MOST_DECLINED = 10_000
 
@@ -166,8 +169,10 @@ class Fills:
         """End the fills that nobody here reads, since the cache is being closed."""
         with self._lock:
             fills = [fill for fills in self._own.values() for fill in fills]
-        for fill in fills:
-            fill.stop()
+        ending = [fill for fill in fills if fill.stop()]
+        deadline = time.monotonic() + _LINGER
+        for fill in ending:
+            fill.wait_until_over(max(deadline - time.monotonic(), 0.0))
 
     def remember_declined(self, image_id: str) -> None:
         """Note that an image's answer was not stored, so that nobody waits for it in vain."""

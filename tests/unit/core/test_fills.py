@@ -13,6 +13,7 @@ from cachemw.core.supervisor import Supervisor, supervisor
 from cachemw.drivers.base import FillState, Record
 from cachemw.errors import CacheFull
 from tests.unit.core.test_fill import Source
+from tests.waiting import wait_until
 
 RECORD = Record("cat", 0, "", stored=1.0)
 
@@ -122,6 +123,29 @@ def test_fill_whose_followers_were_quicker_is_not_attended_to_for_ever(cache, mo
     cache.start_fill("cat", Source(b"ab"), RECORD, lead=lead).close()
 
     assert lead not in supervisor._fills
+
+
+def test_closing_waits_until_nothing_is_written_any_more(cache):
+    asked = threading.Event()
+
+    class Waiting(Source):
+        """Its chunks come once the cache is being closed."""
+
+        def __next__(self):
+            asked.set()
+            wait_until(lambda: lead.is_ending, "the fill is given up")
+            return super().__next__()
+
+    lead = join(cache, finish_from=0.0).lead
+    source = Waiting(b"ab", b"cd", b"ef")
+    leader = cache.start_fill("cat", source, RECORD, lead=lead, length=6)
+    leader.close()
+    assert asked.wait(20)
+
+    cache.close()
+
+    assert lead.is_over
+    assert source.closed == 1
 
 
 def test_claim_is_given_back_where_the_second_look_is_interrupted(cache, monkeypatch):
