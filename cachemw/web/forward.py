@@ -152,7 +152,7 @@ class Forwarder:
             with asking(environ, resuming.part_of(headers, hole, kept.length)):
                 answer.fetch(self._app)
             if resuming.is_part(answer, headers, hole, kept.length):
-                self._resumer.complete(answer, kept, environ)
+                self._resumer.complete(answer, kept)
                 return answer, True
             if answer.written or answer.code not in (206, 416):
                 return answer, False

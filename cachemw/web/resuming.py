@@ -88,15 +88,14 @@ class Resumer:
             lost_at = position
             if validation.strong_validator(record.headers) is None:
                 raise lost  # nothing can tell whether it would be the same
-            copy = dict(request)
             if joins_left:
                 joins_left -= 1
-                reader = self._find_other(copy, record, length, lost)
+                reader = self._find_other(request, record, length, lost)
                 if reader is not None:
                     return reader
             if wants_all and record.checksum:
-                return self._ask_for_all(copy, record, length, lost)
-            return self._ask_for_rest(copy, record, length, position, lost)
+                return self._ask_for_all(request, record, length, lost)
+            return self._ask_for_rest(request, record, length, position, lost)
 
         return go_on
 
@@ -159,8 +158,8 @@ class Resumer:
             answer.close()
             lead.decline("")
             return None
-        self.complete(answer, kept, request)
-        expected = self._keeper.expected(request, answer, kept.record)
+        self.complete(answer, kept)
+        expected = self._keeper.expected(answer.known_request, answer, kept.record)
         reader = self._keeper.begin(answer, kept.record, expected, lead, keep=True)
         if isinstance(reader, str):
             answer.close()
@@ -173,14 +172,14 @@ class Resumer:
         answer = self._ask_whole(request, record.image_id)
         if (
             answer.written
-            or self._keeper.refusal(answer, request) is not None
+            or self._keeper.refusal(answer, answer.known_request) is not None
             or not validation.same_version(record.headers, answer.headers)
         ):
             answer.close()
             lead.decline("")
             return None
         fresh = self._keeper.record(answer, record.image_id, None)
-        expected = self._keeper.expected(request, answer, fresh)
+        expected = self._keeper.expected(answer.known_request, answer, fresh)
         reader = self._keeper.begin(answer, fresh, expected, lead)
         if isinstance(reader, str):
             answer.close()
@@ -188,12 +187,7 @@ class Resumer:
         return reader
 
     def _ask_whole(self, request: Environ, image_id: str) -> Answer:
-        answer = Answer(request, nobody, hits.cache_status("fwd=uri-miss"))
-        answer.deletion_before = self._cache.mark_of_deletion(image_id)
-        request["REQUEST_METHOD"] = "GET"
-        with asking(request, {}):
-            answer.fetch(self._app)
-        return answer
+        return self._fetch(request, image_id, "fwd=uri-miss", {})
 
     def _ask_for_all(
         self, request: Environ, record: Record, length: int | None, lost: FillLost
@@ -241,26 +235,33 @@ class Resumer:
     ) -> Answer:
         """Ask the app for a part of a version.
 
-        :param request: a request of ours alone.
         :param headers: of the version.
         :param length: of the whole, bytes.
         """
-        answer = Answer(request, nobody, hits.cache_status("fwd=partial"))
+        return self._fetch(request, image_id, "fwd=partial", part_of(headers, part, length))
+
+    def _fetch(
+        self, request: Environ, image_id: str, status: str, asked: Mapping[str, str]
+    ) -> Answer:
+        """Put a GET of ours to the app.
+
+        :param request: is copied, since the app may change it.
+        :param asked: the conditions, as environ keys.
+        """
+        environ = {**request, "REQUEST_METHOD": "GET"}
+        answer = Answer(environ, nobody, hits.cache_status(status))
         answer.deletion_before = self._cache.mark_of_deletion(image_id)
-        request["REQUEST_METHOD"] = "GET"
-        with asking(request, part_of(headers, part, length)):
+        with asking(environ, asked):
             answer.fetch(self._app)
         return answer
 
-    def complete(self, answer: Answer, kept: Kept, environ: Environ) -> None:
+    def complete(self, answer: Answer, kept: Kept) -> None:
         """Make an answer with the first hole in what is kept one of the whole image.
 
         Its body then has the parts that are kept, and asks the app for the other holes.
-
-        :param environ: the request, which is copied.
         """
         assert kept.length is not None
-        request = validation.unconditional(environ)
+        request = validation.unconditional(answer.request)
         first = Answer(request, nobody, hits.cache_status("fwd=partial"))
         first.body = answer.body
         answer.body = cast(Iterable[bytes], _Patchwork(self, first, kept, request))

@@ -6,6 +6,8 @@ import pytest
 import webtest
 
 from cachemw import CacheFilter
+from cachemw.drivers.base import CHUNK
+from tests.ranged import RangedOrigin
 
 
 class ChangingApp:
@@ -33,8 +35,8 @@ class ChangingApp:
 def client_of(tmp_path):
     with contextlib.ExitStack() as stack:
 
-        def make(app):
-            cached = CacheFilter(app, dir=tmp_path, min_free=0)
+        def make(app, **options):
+            cached = CacheFilter(app, dir=tmp_path, min_free=0, **options)
             stack.callback(cached.cache.close)
             return webtest.TestApp(cached)
 
@@ -71,3 +73,32 @@ def test_variant_is_that_of_the_request_not_of_what_the_app_made_of_it(client_of
     client.get("/a", headers={"Accept-Language": "de"})
     again = client.get("/a", headers={"Accept-Language": "de"})
     assert again.headers["Cache-Status"] == "cachemw; hit"
+
+
+class Routed:
+    """An origin behind a router, which takes the first part of the path off for it."""
+
+    def __init__(self, origin):
+        self.origin = origin
+        self.paths = []
+
+    def __call__(self, environ, start_response):
+        _, first, rest = environ["PATH_INFO"].split("/", 2)
+        environ["SCRIPT_NAME"] += f"/{first}"
+        environ["PATH_INFO"] = f"/{rest}"
+        self.paths.append(environ["PATH_INFO"])
+        return self.origin(environ, start_response)
+
+
+def test_app_gets_the_same_path_each_time_it_is_asked_for_the_rest(client_of):
+    body = bytes(range(256)) * (8 * CHUNK // 256)
+    app = Routed(RangedOrigin(body))
+    client = client_of(app, range_miss="slice")
+    for start in (0, 3 * CHUNK, 6 * CHUNK):
+        client.get("/store/cat", headers={"Range": f"bytes={start}-{start + 9}"}, status=206)
+    asked = len(app.paths)
+
+    assert client.get("/store/cat").body == body
+
+    assert len(app.paths) == asked + 3  # the holes
+    assert set(app.paths) == {"/cat"}
