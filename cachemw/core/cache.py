@@ -556,8 +556,8 @@ class ImageCache:
     @concurrency.offloaded
     def get_partial_images(self) -> list[dict[str, Any]]:
         """List images of which only parts are there, by id: dicts with ``image_id``, ``size``
-        (bytes that are there), ``length`` (of the whole; ``None``: not known) and
-        ``last_modified``. They are no entries; whoever fetches one has the holes sent."""
+        (bytes that are there), ``length`` (of the whole) and ``last_modified``. They are no
+        entries; whoever fetches one has the holes sent."""
         return self.driver.get_partial_images()
 
     # Removing

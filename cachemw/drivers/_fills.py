@@ -118,7 +118,9 @@ def _go_on(fd: int, size: int, state: StateFile, header: Header, whose: Whose) -
     if announced is None or not whose.has(announced[0]):
         return None
     record, length = announced
-    chunks = _intact(fd, size if length is None else min(length, size), state)
+    if length is None:
+        return None  # nobody could say what is missing
+    chunks = _intact(fd, min(length, size), state)
     if not chunks:
         return None
     parts = Parts()
@@ -300,6 +302,8 @@ def _partial(name: str, status: os.stat_result, directory: int) -> dict[str, Any
     if announced is None or header.outcome or not size:
         return None
     record, length = announced
+    if length is None:
+        return None
     if names.entry_name(record.image_id, record.variant) != name:
         return None
     return {

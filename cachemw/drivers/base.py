@@ -211,13 +211,13 @@ class Kept:
     """What is there of an image whose writer ended before it was whole.
 
     :param record: as it was announced; size 0, checksum empty.
-    :param length: bytes that the app promised in all, or ``None``.
+    :param length: bytes that the app promised in all.
     :param parts: what is there and matches the checksums that were noted when it was written,
         in order, none touching the next.
     """
 
     record: Record
-    length: int | None
+    length: int
     parts: tuple[Part, ...]
 
 
@@ -505,8 +505,8 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def get_partial_images(self) -> list[dict[str, Any]]:
         """List images of which only parts are there and nobody is writing, by id: dicts with
-        ``image_id``, ``size`` (bytes that are there), ``length`` (of the whole; ``None``: not
-        known) and ``last_modified``."""
+        ``image_id``, ``size`` (bytes that are there), ``length`` (of the whole) and
+        ``last_modified``."""
 
     @abc.abstractmethod
     def sums(self, entry: Entry) -> Sums | None:

@@ -146,7 +146,6 @@ class Forwarder:
             return answer, False
         kept = concurrency.run_blocking(self._resumer.kept_for, miss.lead, environ)
         if kept is not None:
-            assert kept.length is not None
             hole, headers = resuming.holes(kept)[0], kept.record.headers
             answer = self.answer(environ, miss.start_response, miss.forward, miss.image_id)
             with asking(environ, resuming.part_of(headers, hole, kept.length)):

@@ -63,7 +63,7 @@ class Resumer:
         """Give what is kept of an image, if the rest can be asked for and a request may have it."""
         sink = lead.sink
         kept = None if sink is None else sink.kept
-        if kept is None or not kept.length or not kept.parts:
+        if kept is None or not kept.parts:
             return None
         if kept.record.variant or validation.strong_validator(kept.record.headers) is None:
             return None
@@ -260,7 +260,6 @@ class Resumer:
 
         Its body then has the parts that are kept, and asks the app for the other holes.
         """
-        assert kept.length is not None
         request = validation.unconditional(answer.request)
         first = Answer(request, nobody, hits.cache_status("fwd=partial"))
         first.body = answer.body
@@ -283,7 +282,6 @@ class _Patchwork:
 
     def __iter__(self) -> Iterator[bytes | Part]:
         position, length = 0, self._kept.length
-        assert length is not None
         for hole in holes(self._kept):
             if hole.start > position:
                 yield Part(position, hole.start)
@@ -323,7 +321,6 @@ def is_movable(environ: Mapping[str, Any], settings: Settings) -> bool:
 def holes(kept: Kept) -> list[Part]:
     """Give what is missing of an image, in order: at least one part, since the app is asked
     whether it still has this version."""
-    assert kept.length is not None
     missing, position = [], 0
     for part in kept.parts:
         if part.start > position:

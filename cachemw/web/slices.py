@@ -81,7 +81,7 @@ class Slicer:
         kept = concurrency.run_blocking(self._resumer.kept_for, lead, environ)
         wanted: list[Part] | None = None
         if kept is not None:
-            selected = self._representation(kept.record, kept.length or 0)
+            selected = self._representation(kept.record, kept.length)
             slices = wanted_slices(environ, selected)
             wanted = None if slices is None else [Part(*ends) for ends in slices]
             if self._is_fresh(environ, kept.record):
@@ -331,7 +331,6 @@ def to_ask(kept: Kept, wanted: list[Part]) -> str | None:
 
 def missing(kept: Kept, want: Part) -> Part:
     """Give the smallest aligned part that makes ``want`` whole."""
-    assert kept.length is not None
     start, stop = want.start // CHUNK * CHUNK, min(-(-want.stop // CHUNK) * CHUNK, kept.length)
     for part in kept.parts:
         if part.start <= start < part.stop:

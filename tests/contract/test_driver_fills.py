@@ -403,7 +403,7 @@ def test_a_child_of_fork_holds_no_fill_of_its_parent(driver, driver_name, tmp_pa
 import os, sys
 from tests.contract.drivers import *
 driver = open_driver(sys.argv[1], sys.argv[2])
-sink = begin(driver, "cat")
+sink = begin(driver, "cat", 400_000)
 sink.write(b"x" * 300_000)
 tail = driver.tail("cat")
 there, here = os.pipe(), os.pipe()

@@ -84,13 +84,22 @@ def test_what_was_written_and_left_can_be_gone_on_with(driver, other, stop, imag
 
 def test_the_length_and_record_that_were_announced_are_kept(driver):
     sink = driver.start_fill("cat")
-    sink.announce(RECORD, None)
+    sink.announce(RECORD, 20)
     sink.write(BODY[:10])
     sink.leave()
 
     found = kept(driver)
-    assert found.length is None
+    assert found.length == 20
     assert found.record.headers == RECORD.headers
+
+
+def test_nothing_is_kept_of_an_unknown_length(driver):
+    """Nobody could say what is missing."""
+    leave(driver, (0, 2 * CHUNK), length=None)
+
+    assert driver.get_partial_images() == []
+    assert kept(driver) is None
+    finish(driver)
 
 
 def test_parts_with_holes_are_kept(driver):
@@ -335,14 +344,15 @@ def test_a_fill_is_gone_on_with_after_its_writer_was_killed(
 
 def test_partial_images_are_listed(driver, other):
     leave(driver, (0, CHUNK), (3 * CHUNK, 4 * CHUNK), image_id="dog")
-    leave(driver, (0, 10), image_id="a/b", length=None)
+    leave(driver, (0, 10), image_id="a/b", length=20)
+    leave(driver, (0, 10), image_id="of any length", length=None)
     die_while_filling(driver, "never announced")
-    busy = begin(driver, "busy")
+    busy = begin(driver, "busy", len(BODY))
     busy.write(BODY)
 
     listed = other.get_partial_images()
     assert [(image["image_id"], image["size"], image["length"]) for image in listed] == [
-        ("a/b", 10, None),
+        ("a/b", 10, 20),
         ("dog", 2 * CHUNK, len(BODY)),
     ]
     when = path_of(driver, "dog", "incomplete").stat().st_mtime
