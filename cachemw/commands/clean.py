@@ -1,6 +1,6 @@
 """Remove failed fills and abandoned ones.
 
-Imports: commands._settings, core.cache, core.config.
+Imports: commands._settings, core.cache, core.config, errors.
 """
 
 from __future__ import annotations

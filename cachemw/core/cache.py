@@ -3,8 +3,9 @@
 What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
-Imports: concurrency, errors, names, core.asked, core.capacity, core.checksum, core.config,
-core.fill, core.fills, core.growing, core.hot, core.verified, drivers._hits, drivers.base.
+Imports: concurrency, core.asked, core.body, core.capacity, core.checksum, core.config, core.fill,
+core.fills, core.growing, core.hot, core.reader, core.verified, drivers._hits, drivers.base,
+errors, names.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from .arrived import Arrived
 from .body import Body, Chunk
 from .capacity import Room
 from .checksum import Checksum
-from .growing import MOST, CutShort, FillFailed, FillLost, FillStalled, is_wrong
-from .intake import Intake, described, not_cached
+from .growing import MOST, CutShort, FillFailed, FillLost, FillStalled, described, is_wrong
+from .intake import Intake, not_cached
 from .reader import Reader
 
 log = concurrency.get_logger(__name__)
@@ -107,8 +107,9 @@ class Fill:
         #: The one reader that has the app to itself after the storing ended, and what others
         #: can still have.
         self._last_reader: Reader | None = None
-        #: Whether what was written in vain is gone.
+        #: Whether what was written in vain is gone, or is just going.
         self._is_freed = False
+        self._freeing = concurrency.Lock()
         self._left_for_others = 0
 
     @property
@@ -232,7 +233,7 @@ class Fill:
             with self._lock:
                 found = self._find(reader, position, most)
                 if found is None and self.is_verified:
-                    found = b""
+                    found = self._end_of(position)
                 if found is None and not self._over:
                     if self._may_pump(reader):
                         self._pumping = True
@@ -246,7 +247,7 @@ class Fill:
                 if not waiter.wait(max(deadline - time.monotonic(), 0.0)):
                     raise FillStalled(self.image_id, f"nothing came for {patience:g} seconds")
             elif self._over:
-                return self._at_end(reader)
+                return self._at_end(reader, position)
             else:
                 self._pump(reader)
 
@@ -273,10 +274,12 @@ class Fill:
         :return: whether it will be over as soon as the app gives another chunk, or it is stored.
         """
         with self._lock:
-            if self._readers or self._over or self.record is None:
+            if self._over or self.record is None:
                 return False
             if self.is_verified:
                 return True
+            if self._readers:
+                return False
             self._abandoned = True
             is_mine = not self._pumping
             self._pumping = True
@@ -343,15 +346,24 @@ class Fill:
             raise FillLost(self.image_id, f"its file ends at byte {part.start}")
         return data
 
-    def _at_end(self, reader: Reader) -> bytes:
+    def _at_end(self, reader: Reader, position: int) -> bytes:
         error = self._error
         if error is None:
-            return b""
+            return self._end_of(position)
         if reader.is_leader and isinstance(error, Exception):
             raise error  # what is not one was meant for the thread or greenlet that met it
         if is_wrong(error):
             raise FillFailed(self.image_id, described(error)) from None
         raise FillLost(self.image_id, described(error)) from None
+
+    def _end_of(self, position: int) -> bytes:
+        """Give the end of the image to a reader there.
+
+        :raises FillLost: it is beyond it: what it read elsewhere was longer.
+        """
+        if position > self._received:
+            raise FillLost(self.image_id, f"it has {self._received} bytes")
+        return b""
 
     # The app's side
 
@@ -490,7 +502,7 @@ class Fill:
     def _free_bytes(self) -> None:
         """Free what was written in vain, as soon as nobody needs it any more."""
         last = self._last_reader
-        if last is None or self._intake.failure is None or self.sink is None:
+        if last is None or self._intake.failure is None or self.sink is None or self._is_freed:
             return
         if self.sink.kept is not None:
             return  # further parts are still to be read from the file
@@ -498,12 +510,14 @@ class Fill:
             self._free()
 
     def _free(self) -> None:
-        """Free what was written in vain; a second time does nothing."""
-        with self._lock:
-            is_freed, self._is_freed = self._is_freed, True
-        if not is_freed and self.sink is not None:
+        """Free what was written in vain, once; it is gone when this returns."""
+        with self._freeing:
+            sink = self.sink
+            if sink is None or self._is_freed:
+                return
+            self._is_freed = True
             reason = f"could not be written: {self._intake.failure}"
-            concurrency.run_blocking(functools.partial(self.sink.rollback, reason, keep=False))
+            concurrency.run_blocking(functools.partial(sink.rollback, reason, keep=False))
 
     def _finish(self) -> None:
         """Verify and store; the app has given all it has."""

@@ -157,6 +157,8 @@ class Followed:
             state = self._state
             outcome = state.outcome
             if outcome in _WHOLE:
+                if position > state.readable:
+                    raise FillLost(self.image_id, f"it has {state.readable} bytes")
                 return self._pread(most, position)
             if position < state.readable:
                 data = self._pread(min(most, state.readable - position), position)

@@ -27,12 +27,12 @@ class FillStalled(FillLost):
     """Nothing came for as long as the reader would wait; for others it may still go on."""
 
 
-class FillReplaced(FillLost):
-    """The app has another version by now: nobody has the rest of this one."""
+class FillGone(FillLost):
+    """The app does not give this version any more: nobody has the rest of it."""
 
 
 class FillFailed(FillError):
-    """The image is wrong, or the app failed: nobody has the rest of it."""
+    """The image is wrong: nobody may have the rest of it."""
 
 
 class CutShort(LengthMismatch):
@@ -42,6 +42,23 @@ class CutShort(LengthMismatch):
 def is_wrong(error: BaseException) -> bool:
     """Say whether the bytes themselves are at fault."""
     return isinstance(error, FillError) and not isinstance(error, CutShort)
+
+
+def as_lost(image_id: str, error: Exception) -> FillLost:
+    """Give an error as one after which the image may be had elsewhere; raise any other."""
+    if isinstance(error, FillLost) and not isinstance(error, FillGone):
+        return error
+    if isinstance(error, FillGone) or is_wrong(error):
+        raise error
+    lost = FillLost(image_id, described(error))
+    lost.__cause__ = error
+    return lost
+
+
+def described(exc: BaseException) -> str:
+    """Say what went wrong, for a log or a reason."""
+    text = str(exc)
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 class GrowingReader(Protocol):

@@ -2,7 +2,8 @@
 
 Trouble with the cache ends the storing, never the response.
 
-Imports: concurrency, errors, core.capacity, core.checksum, core.pipeline, drivers.base.
+Imports: concurrency, errors, core.capacity, core.checksum, core.growing, core.pipeline,
+drivers.base.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from ..drivers.base import Part, Sink
 from ..errors import CacheFull, ChecksumMismatch, DriverError
 from .capacity import Room
 from .checksum import Checksum, Digests
+from .growing import described
 from .pipeline import Pipeline
 
 log = concurrency.get_logger(__name__)
@@ -227,12 +229,6 @@ def not_cached(image_id: str, exc: Exception) -> str:
         return exc.reason
     log.error("%s: not cached", image_id, exc_info=exc)
     return described(exc)
-
-
-def described(exc: BaseException) -> str:
-    """Say what went wrong, for a log or a reason."""
-    text = str(exc)
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
 
 def _size(work: _Work) -> int:

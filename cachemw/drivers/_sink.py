@@ -7,9 +7,9 @@ directory's lock, the outcome is written into the state file, the directory is
 synced (with ``durability = full``), the driver's index is told, the state
 file becomes the checksums of the image or is removed.
 
-Imports: concurrency, errors, drivers.base, drivers._boot, drivers._claims,
-drivers._descriptors, drivers._fills, drivers._forks, drivers._invalid, drivers._parts,
-drivers._records, drivers._statefile, drivers._sums, drivers._writeback.
+Imports: concurrency, drivers._boot, drivers._changes, drivers._claims, drivers._descriptors,
+drivers._fills, drivers._forks, drivers._invalid, drivers._parts, drivers._records,
+drivers._statefile, drivers._sums, drivers._writeback, drivers.base, errors.
 """
 
 from __future__ import annotations

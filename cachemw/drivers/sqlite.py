@@ -3,8 +3,8 @@
 The default: lookups cost the same at a thousand entries and at a million, and
 it works on every file system. A hit does not touch the index.
 
-Imports: concurrency, errors, drivers._files, drivers._hits, drivers._index, drivers._lock,
-drivers._tree, drivers._xattrs, drivers.base.
+Imports: concurrency, drivers._files, drivers._hits, drivers._index, drivers._lock, drivers._tree,
+drivers._xattrs, drivers.base, errors, names.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ written by us alone (once a second), so ``noatime`` and ``relatime`` mounts do
 no harm. Listing and evicting scan the directory: once for each prune, and
 the scan is kept for as long as its order is still true.
 
-Imports: errors, drivers._files, drivers._hits, drivers._tree, drivers._xattrs,
-drivers.base.
+Imports: concurrency, drivers._files, drivers._hits, drivers._tree, drivers._xattrs, drivers.base,
+errors, names.
 """
 
 from __future__ import annotations

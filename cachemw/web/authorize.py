@@ -11,7 +11,7 @@ the app's to answer. It raises :class:`~cachemw.errors.ImageCorrupt` to have a
 wrong copy dropped. A function ``expected(environ, image_id)`` beside it, if
 there is one, gives the checksums that a copy about to be made must have.
 
-Imports: errors, core.checksum, drivers.base.
+Imports: core.checksum, errors, web.hits.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ Imports: nothing of ours.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
@@ -143,6 +144,15 @@ class Answer:
         self.headers = [*kept, *length]
         self.send(field)
         return []
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Close the body if the block raises."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the body, unread; a second close does nothing."""

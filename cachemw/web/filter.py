@@ -17,9 +17,9 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: errors, core.cache, core.config, core.growing, drivers.base, web.authorize,
-web.directives, web.forward, web.freshness, web.growing, web.hits, web.keeping, web.ranges,
-web.resuming, web.revalidate, web.routes, web.storing, web.vary.
+Imports: core.cache, core.config, core.growing, drivers.base, errors, web.authorize,
+web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits, web.keeping,
+web.ranges, web.resuming, web.revalidate, web.routes, web.storing, web.validation, web.vary.
 """
 
 from __future__ import annotations

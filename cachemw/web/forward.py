@@ -3,9 +3,9 @@
 What the app answers is stored by ``web.keeping``. What is stored, and has to be
 asked about, is in ``web.revalidate``.
 
-Imports: errors, core.cache, core.config, core.fill, core.growing, drivers.base, web.authorize,
-web.conditional, web.exchange, web.fields, web.freshness, web.hits,
-web.keeping, web.lasting, web.refresh, web.respond, web.storing, web.validation.
+Imports: concurrency, core.cache, core.config, core.fill, core.growing, drivers.base, errors,
+web.exchange, web.growing, web.hits, web.keeping, web.lasting, web.onward, web.respond,
+web.resuming, web.slices, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .growing import GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
 from .lasting import GoOn
+from .onward import Onward
 from .respond import Representation
 from .resuming import Resumer, asking
 from .slices import Slicer
@@ -68,7 +69,7 @@ class Forwarder:
         self._cache = cache
         self._settings = settings
         self._keeper = keeper
-        self._resumer = Resumer(app, cache, settings, keeper)
+        self._resumer = Resumer(app, cache, settings)
         self._slicer = Slicer(app, cache, settings, keeper, self._resumer, self.answer)
 
     def miss(
@@ -244,7 +245,7 @@ class Forwarder:
 
     def going_on(self, environ: Environ) -> GoOn:
         """Give what finds another reader for a request's answer, where its own is lost."""
-        return self._resumer.going_on(environ)
+        return Onward(self._resumer, self._cache, self._settings, self._keeper, environ)
 
     def pass_on(
         self, environ: Environ, start_response: StartResponse, reason: str

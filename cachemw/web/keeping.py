@@ -1,7 +1,7 @@
 """Keep what the app answers: what is stored of it, and what is dropped because of it.
 
-Imports: errors, core.cache, core.checksum, core.config, core.fill,
-drivers.base, web.authorize, web.exchange, web.growing, web.hits, web.storing, web.validation.
+Imports: core.cache, core.checksum, core.config, core.fill, core.reader, drivers.base, errors,
+web.authorize, web.exchange, web.growing, web.hits, web.storing, web.validation.
 """
 
 from __future__ import annotations

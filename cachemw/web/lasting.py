@@ -4,22 +4,18 @@ A fill can be lost for its readers while the image is not: its worker was killed
 or the disk ran full. They go on with another fill, with the entry, or with an
 answer of the app for them alone, and their clients notice nothing.
 
-Imports: core.growing, core.intake, drivers.base.
+Imports: core.growing, drivers.base.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..core.growing import FillLost, FillReplaced, GrowingReader, is_wrong
-from ..core.intake import described
+from ..core.growing import FillLost, GrowingReader, as_lost
 from ..drivers.base import Record
 
 #: Times that one answer goes on elsewhere: for each of its parts, and a few times more.
 _MOST_CHANGES = 70
-
-#: Of these, without a byte that came meanwhile.
-_MOST_IN_VAIN = 3
 
 #: Gives a reader that goes on from a position with the same version, in the place of one that
 #: raised this error.
@@ -27,7 +23,8 @@ GoOn = Callable[[Record, int | None, int, FillLost], GrowingReader]
 
 
 class LastingReader:
-    """A reader that looks for another one when its own is lost. For one thread at a time.
+    """A reader that looks for another one when its own is lost. For one thread at a time, but
+    for its closing.
 
     :param record: of the version that is read; empty checksum: unknown.
     :param length: bytes of it, if they are known.
@@ -50,53 +47,40 @@ class LastingReader:
         self._patience = patience
         self._go_on = go_on
         self._changes = 0
-        self._in_vain = 0
+        self._is_closed = False
 
     def read(self, position: int, most: int) -> bytes:
         """Give up to ``most`` bytes from ``position``, as soon as there are any.
 
-        :raises FillLost: there will be no more, here or elsewhere;
-            :class:`~cachemw.core.growing.FillReplaced`: of this version.
-        :raises FillFailed: nobody has more.
+        :raises FillLost: there will be no more, here or elsewhere.
+        :raises FillFailed: nobody may have more.
         """
         while True:
             try:
-                data = self._reader.read(position, most, self._patience)
+                return self._reader.read(position, most, self._patience)
             except Exception as exc:
-                lost = self._lost(exc)
-            else:
-                self._in_vain = 0
-                return data
+                # The first reader has the app's own answer, or shares it: its error is
+                # everybody's. What was asked for in its place may fail, and be asked for again.
+                if self._changes == 0 and not isinstance(exc, FillLost):
+                    raise
+                lost = as_lost(self._record.image_id, exc)
             self._change(position, lost)
-
-    def _lost(self, exc: Exception) -> FillLost:
-        """Give an error as one after which the image may be had elsewhere; raise any other."""
-        if isinstance(exc, FillLost) and not isinstance(exc, FillReplaced):
-            return exc
-        # The first reader has the app's own answer, or shares it: its error is everybody's.
-        # What was asked for in its place may fail, and be asked for again.
-        if self._changes == 0 or is_wrong(exc) or isinstance(exc, FillReplaced):
-            raise exc
-        return FillLost(self._record.image_id, described(exc))
 
     def _change(self, position: int, lost: FillLost) -> None:
         """Go on with another reader.
 
         :raises FillLost: there is none.
         """
-        while True:
-            self._changes += 1
-            self._in_vain += 1
-            is_enough = self._changes > _MOST_CHANGES or self._in_vain > _MOST_IN_VAIN
-            if self._go_on is None or is_enough:
-                raise lost
-            self._reader.close()
-            try:
-                self._reader = self._go_on(self._record, self._length, position, lost)
-                return
-            except Exception as exc:
-                lost = self._lost(exc)
+        self._changes += 1
+        if self._go_on is None or self._changes > _MOST_CHANGES:
+            raise lost
+        self._reader.close()
+        self._reader = self._go_on(self._record, self._length, position, lost)
+        if self._is_closed:
+            self._reader.close()  # whoever closed it had the other one
+            raise lost
 
     def close(self) -> None:
         """Read no more; a second close does nothing."""
+        self._is_closed = True
         self._reader.close()

@@ -1,14 +1,14 @@
 """Go on with an image from where somebody stopped: what is kept, and the rest from the app.
 
-Two need it. A request that asks the app for an image of which the first bytes
-were kept has only the rest sent; and a reader whose fill was lost goes on
-elsewhere, without its client noticing. Both hold on to one version, by its
-strong validator, and take nothing without one.
+Two need it. A request that asks the app for an image of which parts were kept
+has only the rest sent; and a reader whose fill was lost goes on elsewhere
+(``web.onward``), without its client noticing. Both hold on to one version, by
+its strong validator, and take nothing without one.
 
 Source: RFC 9110, sections 13.1.5, 14.2 and 15.3.7.
 
-Imports: core.cache, core.checksum, core.config, core.fill, core.growing, drivers.base, errors,
-web.exchange, web.fields, web.keeping, web.lasting, web.storing, web.validation, web.vary.
+Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors, web.exchange,
+web.fields, web.hits, web.storing, web.validation, web.vary.
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from ..core.cache import ImageCache
-from ..core.checksum import parse_checksum
 from ..core.config import Settings
 from ..core.fill import Fill
-from ..core.growing import CutShort, FillLost, FillReplaced, FillStalled, GrowingReader
-from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part, Record
-from ..errors import DriverError, LengthMismatch
+from ..core.growing import CutShort, FillLost
+from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part
+from ..errors import LengthMismatch
 from . import fields, hits, storing, validation, vary
 from .exchange import Answer, nobody
-from .keeping import Keeper
-from .lasting import GoOn
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +39,16 @@ _OF_PART = frozenset({"content-digest", "content-length", "content-md5", "conten
 #: Fields of one answer, which say whether and for how long it may be kept.
 _OF_ANSWER = frozenset({"age", "set-cookie", "set-cookie2"})
 
-#: Fills that one answer joins after it lost its own; then the app is asked for it alone. On a
-#: full disk one fill after the other may be given up.
-_MOST_JOINS = 3
-
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 
 
 class Resumer:
     """Finds the rest of images. Safe for threads."""
 
-    def __init__(self, app: App, cache: ImageCache, settings: Settings, keeper: Keeper) -> None:
+    def __init__(self, app: App, cache: ImageCache, settings: Settings) -> None:
         self._app = app
         self._cache = cache
         self._settings = settings
-        self._keeper = keeper
 
     def kept_for(self, lead: Fill, environ: Environ) -> Kept | None:
         """Give what is kept of an image, if the rest can be asked for and a request may have it."""
@@ -71,164 +62,9 @@ class Resumer:
             return None  # kept when the app was asked about each request
         return kept if vary.selected(kept.record.vary, environ) else None
 
-    def going_on(self, environ: Environ) -> GoOn:
-        """Give what finds another reader for a request's answer.
-
-        :param environ: the client's request, which is copied.
-        """
-        request = validation.unconditional(environ)
-        wants_all = "HTTP_RANGE" not in environ
-        joins_left, lost_at = _MOST_JOINS, -1
-
-        def go_on(record: Record, length: int | None, position: int, lost: FillLost) -> Any:
-            nonlocal joins_left, lost_at
-            if isinstance(lost, FillStalled) or position == lost_at:
-                # Who got nothing from one fill would get nothing from the next one either.
-                joins_left = 0
-            lost_at = position
-            if validation.strong_validator(record.headers) is None:
-                raise lost  # nothing can tell whether it would be the same
-            if joins_left:
-                joins_left -= 1
-                reader = self._find_other(request, record, length, lost)
-                if reader is not None:
-                    return reader
-            if wants_all and record.checksum:
-                return self._ask_for_all(request, record, length, lost)
-            return self._ask_for_rest(request, record, length, position, lost)
-
-        return go_on
-
-    def _find_other(
-        self, request: Environ, record: Record, length: int | None, lost: FillLost
-    ) -> GrowingReader | None:
-        """Find another who has the image, here or in another process."""
-        log.info("%s; its readers go on elsewhere", lost)
-        try:
-            return self._join(request, record, length)
-        except DriverError as exc:
-            log.info("%s", exc)
-            return None
-
-    def _join(self, request: Environ, record: Record, length: int | None) -> GrowingReader | None:
-        """Find another who has the image, or go on with its fill for everybody."""
-
-        def is_same(other: Record) -> bool:
-            return other.vary == record.vary and (
-                validation.same_version(record.headers, other.headers)
-            )
-
-        joined = self._cache.join(
-            record.image_id,
-            is_same,
-            patience=self._settings.follow_timeout,
-            may_lead=True,
-            finish_from=self._settings.on_abort,
-            is_movable=is_movable(request, self._settings),
-        )
-        if joined.entry is not None:
-            return EntryReader(joined.entry)
-        if joined.reader is not None:
-            return joined.reader
-        if joined.lead is None:
-            return None
-        try:
-            return self._lead(request, record, length, joined.lead)
-        except BaseException:
-            joined.lead.decline("")
-            raise
-
-    def _lead(
-        self, request: Environ, record: Record, length: int | None, lead: Fill
-    ) -> GrowingReader | None:
-        """Go on with a fill that was left, for everybody who waits."""
-        if length is None:
-            return self._lead_anew(request, record, lead)
-        kept = self.kept_for(lead, request)
-        if (
-            kept is None
-            or kept.length != length
-            or not (validation.same_version(record.headers, kept.record.headers))
-        ):
-            lead.decline("")
-            return None
-        hole = holes(kept)[0]
-        answer = self.ask(request, record.image_id, kept.record.headers, hole, length)
-        if not is_part(answer, kept.record.headers, hole, length):
-            answer.close()
-            lead.decline("")
-            return None
-        self.complete(answer, kept)
-        expected = self._keeper.expected(answer.known_request, answer, kept.record)
-        reader = self._keeper.begin(answer, kept.record, expected, lead, keep=True)
-        if isinstance(reader, str):
-            answer.close()
-            return None
-        return reader
-
-    def _lead_anew(self, request: Environ, record: Record, lead: Fill) -> GrowingReader | None:
-        """Have the app send all of it once more, for everybody who waits: of an unknown length
-        nothing was kept."""
-        answer = self._ask_whole(request, record.image_id)
-        if (
-            answer.written
-            or self._keeper.refusal(answer, answer.known_request) is not None
-            or not validation.same_version(record.headers, answer.headers)
-        ):
-            answer.close()
-            lead.decline("")
-            return None
-        fresh = self._keeper.record(answer, record.image_id, None)
-        expected = self._keeper.expected(answer.known_request, answer, fresh)
-        reader = self._keeper.begin(answer, fresh, expected, lead)
-        if isinstance(reader, str):
-            answer.close()
-            return None
-        return reader
-
-    def _ask_whole(self, request: Environ, image_id: str) -> Answer:
+    def ask_for_all(self, request: Environ, image_id: str) -> Answer:
+        """Ask the app for all of an image."""
         return self._fetch(request, image_id, "fwd=uri-miss", {})
-
-    def _ask_for_all(
-        self, request: Environ, record: Record, length: int | None, lost: FillLost
-    ) -> GrowingReader:
-        """Have the app send all of it once more, to one reader alone, who gets the end only if
-        the whole is what was promised."""
-        answer = self._ask_whole(request, record.image_id)
-        if answer.code != 200 or answer.written:
-            answer.close()
-            raise lost
-        if not validation.same_version(record.headers, answer.headers):
-            answer.close()
-            raise FillReplaced(record.image_id, "the app has another version by now")
-        expected = dict.fromkeys((parse_checksum(record.checksum), *self._keeper.promised(answer)))
-        return self._cache.verifying(answer.body, record, length=length, expected=tuple(expected))
-
-    def _ask_for_rest(
-        self, request: Environ, record: Record, length: int | None, position: int, lost: FillLost
-    ) -> GrowingReader:
-        """Have the app send the rest to one reader alone."""
-        # With a byte that the reader has: of an unknown length, it may have all of them.
-        start = position if length is not None else max(position - 1, 0)
-        stop = sys.maxsize if length is None else length
-        answer = self.ask(request, record.image_id, record.headers, Part(start, stop), stop)
-        try:
-            found = part_in(answer)
-            whole = found[1] if found is not None and length is None else length
-            if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
-                rest = StreamReader(answer.body, start, whole)
-                rest.skip(position)
-                return rest
-            if answer.code != 200:
-                raise lost
-            if not validation.same_version(record.headers, answer.headers):
-                raise FillReplaced(record.image_id, "the app has another version by now")
-            reader = StreamReader(answer.body, 0, length)
-            reader.skip(position)
-            return reader
-        except BaseException:
-            answer.close()
-            raise
 
     def ask(
         self, request: Environ, image_id: str, headers: fields.Headers, part: Part, length: int
@@ -415,6 +251,8 @@ class EntryReader:
 
     def read(self, position: int, most: int, patience: float) -> bytes:
         """See :class:`~cachemw.core.growing.GrowingReader`."""
+        if position > self._entry.size:
+            raise FillLost(self._entry.image_id, f"it has {self._entry.size} bytes")
         return self._entry.pread(most, position)
 
     def close(self) -> None:
@@ -440,7 +278,7 @@ class StreamReader:
         """Read on to a position, for nobody."""
         while self._position < position:
             if not self.read(self._position, position - self._position, 0.0):
-                return
+                raise CutShort("a stream", f"ended at byte {self._position}")
 
     def read(self, position: int, most: int, patience: float) -> bytes:
         """See :class:`~cachemw.core.growing.GrowingReader`."""
@@ -452,6 +290,8 @@ class StreamReader:
                 if self._stop is not None and position < self._stop:
                     raise CutShort("a stream", f"ended at byte {position} of {self._stop}")
                 return b""
+            if self._stop is not None and position + len(chunk) > self._stop:
+                raise LengthMismatch("a stream", f"longer than the {self._stop} bytes promised")
             self._chunk = chunk
         data, self._chunk = self._chunk[:most], self._chunk[most:]
         self._position += len(data)

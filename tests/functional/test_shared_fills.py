@@ -415,7 +415,7 @@ def test_who_goes_to_the_app_itself_in_vain_gives_up(world, where):
     reply = start_reading(second, PATH).result()
 
     assert (reply.complete, reply.body) == (False, BODY[:HALF])
-    assert len(world.origin.gets(PATH)) == 1 + 3
+    assert len(world.origin.gets(PATH)) == 1 + 2
     gate.open()
     assert_whole(leader.result(), BODY)
 

@@ -14,13 +14,14 @@ FAILURE = Failure("broke off", 3, 10, 12, status=200, worker=100, answer=7)
 ERROR = dataclasses.replace(FAILURE, status=502, answer=None)
 
 
-def line(answer=7, image=3, outcome="cut", wanted=None, version=0, began=11, ended=11):
+def line(answer=7, image=3, outcome="cut", wanted=None, version=0, began=11, ended=11, again=False):
     return {
         "answer": answer,
         "image": image,
         "outcome": outcome,
         "range": wanted,
         "if_range": wanted and content.tag(image, 0),
+        "again": again,
         "version": version,
         "began": began,
         "ended": ended,
@@ -37,7 +38,9 @@ def line(answer=7, image=3, outcome="cut", wanted=None, version=0, began=11, end
         (FAILURE, [line(outcome="200"), line(8, 3, "200", "bytes=5-", version=1)], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-", version=1)], []),
         # All of it, since it has a checksum.
-        (FAILURE, [line(outcome="200"), line(8, 3, "200", version=1)], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "200", version=1, again=True)], []),
+        (FAILURE, [line(outcome="200"), line(8, again=True)], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "500", again=True)], []),
         # A 304 confirmed what another answer was bringing.
         (FAILURE, [line(outcome="304"), line(8)], []),
         (FAILURE, [], [Kill(100, 11, 11)]),
@@ -64,7 +67,8 @@ def test_what_explains_a_failure_excuses_it(failure, log, kills):
         (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-")], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "left", "bytes=5-", version=None)], []),
         (FAILURE, [line(outcome="200"), line(8, 3, "206", "bytes=5-", version=1)], []),
-        (FAILURE, [line(outcome="200"), line(8, 3, "200")], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "200", version=1)], []),
+        (FAILURE, [line(outcome="200"), line(8, 3, "200", again=True)], []),
         # Another worker, or this one at another time.
         (FAILURE, [], [Kill(200, 11, 11), Kill(100, 20, 20)]),
         (ERROR, [line(answer=8, outcome="500")], []),

@@ -5,7 +5,7 @@ deal of lenience, and urllib3 with it; a cache must know where an answer ends.
 
 One connection belongs to one thread at a time.
 
-Imports: urllib3 (the extra ``serve``).
+Imports: nothing of ours; urllib3 (the extra ``serve``).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ of connections that wait for the next request.
 
 Any number of threads may exchange; one answer belongs to one thread at a time.
 
-Imports: errors, web.apps, urllib3 (the extra ``serve``).
+Imports: errors, web.apps._connections; urllib3 (the extra ``serve``).
 """
 
 from __future__ import annotations

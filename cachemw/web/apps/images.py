@@ -20,7 +20,8 @@ rate limit sleeps in between.
 
 Any number of threads may call the app.
 
-Imports: errors, core.config, web.fields, web.respond, web.apps.
+Imports: core.config, errors, web.apps._options, web.apps._pacing, web.apps._samples, web.fields,
+web.respond.
 """
 
 from __future__ import annotations

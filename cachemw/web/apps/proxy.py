@@ -26,7 +26,7 @@ where clients reach this app directly, the web server in front should set them.
 
 Any number of threads may call the app.
 
-Imports: errors, core.config, web.fields, web.apps.
+Imports: errors, web.apps._options, web.apps._upstream, web.fields.
 """
 
 from __future__ import annotations

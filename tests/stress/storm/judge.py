@@ -106,7 +106,7 @@ def _is_behind(failure: Failure, line: Mapping[str, Any]) -> bool:
     # Whatever broke off before the server had sent its head is a 500 of the server's own.
     is_unsent = failure.status in (500, 502, 504) and failure.answer is None
     in_a_head = is_unsent and line["outcome"] != "500"
-    in_a_body = failure.status in (200, 206) and line["range"] is not None
+    in_a_body = failure.status in (200, 206) and (line["range"] is not None or line["again"])
     return in_a_head or in_a_body
 
 
@@ -117,6 +117,7 @@ def _is_replaced(
     return (
         failure.status in (200, 206)
         and given is not None
+        and (line["if_range"] is not None or line["again"])
         # Nobody reads on in another version than the one that is wanted.
         and line["outcome"] in ("200", "left")
         and line["version"] not in (None, given["version"])

@@ -73,6 +73,7 @@ class Origin:
             "method": method,
             "range": fields.get("range"),
             "if_range": fields.get("if-range"),
+            "again": "x-again" in fields,
             "version": None,
             "began": time.monotonic(),
         }

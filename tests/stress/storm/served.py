@@ -18,10 +18,21 @@ def application() -> Callable[..., Iterable[bytes]]:
     """Build it from the environment; every answer says which process gave it."""
     options = json.loads(os.environ["TEST_CACHE_OPTIONS"])
     proxy = ProxyApp(os.environ["TEST_ORIGIN"], timeout=60, pool_size=POOL)
-    cached = CacheFilter(proxy, **options)
+
+    def asked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Tell the origin when a client that has a head already needs more."""
+        if environ["storm.heads"]:
+            environ["HTTP_X_AGAIN"] = "1"
+        return proxy(environ, start_response)
+
+    cached = CacheFilter(asked, **options)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        heads: list[str] = []
+        environ["storm.heads"] = heads
+
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            heads.append(status)
             return start_response(status, [*headers, ("X-Worker", str(os.getpid()))], *exc_info)
 
         return cached(environ, start)

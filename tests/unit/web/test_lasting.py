@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cachemw.core.growing import CutShort, FillFailed, FillLost, FillReplaced, FillStalled
+from cachemw.core.growing import FillFailed, FillGone, FillLost, FillStalled
 from cachemw.drivers.base import Record
 from cachemw.errors import ChecksumMismatch, UpstreamFailed
 from cachemw.web.lasting import LastingReader
@@ -76,43 +76,45 @@ def test_another_goes_on_where_the_first_was_lost(error):
 
 @pytest.mark.parametrize("error", [UpstreamFailed("reset"), OSError(5, "broken"), LOST])
 def test_what_was_asked_for_in_its_place_may_fail_too(error):
-    others = Others(Reads(50, error), error, Reads(50, error), Reads())
+    others = Others(Reads(50, error), Reads(50, error), Reads())
 
     assert read_all(lasting(Reads(30, LOST), others)) == IMAGE
 
-    assert [position for position, _ in others.asked] == [30, 50, 50, 50]
+    assert [position for position, _ in others.asked] == [30, 50, 50]
     assert all(isinstance(lost, FillLost) for _, lost in others.asked)
 
 
-def test_it_goes_on_again_and_again_while_bytes_come():
-    others = Others(*(Reads(stop, LOST) for stop in range(10, 100, 10)), Reads())
+def test_where_nothing_is_found_it_ends():
+    others = Others(UpstreamFailed("reset"))
 
-    assert read_all(lasting(Reads(0, LOST), others)) == IMAGE
-
-
-@pytest.mark.parametrize("error", [UpstreamFailed("reset"), CutShort("cat", "ended"), LOST])
-def test_it_ends_after_three_in_vain(error):
-    others = Others(*[Reads(30, error)] * 4)
-    reader = lasting(Reads(30, LOST), others)
-    data = b"".join(reader.read(at, 10) for at in (0, 10, 20))
-
-    with pytest.raises(FillLost):
-        reader.read(len(data), 10)
-
-    assert len(others.asked) == 3
+    with pytest.raises(UpstreamFailed):
+        read_all(lasting(Reads(30, LOST), others))
 
 
 def test_it_does_not_go_on_for_ever():
     others = Others(*(Reads(stop, LOST) for stop in range(1000)))
-    reader = LastingReader(
-        Reads(0, LOST), Record("cat", 0, ""), len(IMAGE), patience=math.inf, go_on=others
-    )
+    reader = lasting(Reads(0, LOST), others)
 
     with pytest.raises(FillLost):
         for position in range(1000):
             reader.read(position % 100, 1)
 
     assert len(others.asked) < 100
+
+
+def test_what_is_found_when_it_was_closed_meanwhile_is_closed():
+    """By the server, on another thread than the one that reads."""
+    other = Reads()
+
+    def go_on(record, length, position, lost):
+        reader.close()
+        return other
+
+    first = Reads(30, LOST)
+    reader = lasting(first, go_on)
+    with pytest.raises(FillLost):
+        read_all(reader)
+    assert other.closed == 1
 
 
 def test_the_first_error_of_the_app_is_everybodys():
@@ -129,7 +131,7 @@ def test_the_first_error_of_the_app_is_everybodys():
     [
         ChecksumMismatch("cat", "md5 is another"),
         FillFailed("cat", "its bytes are wrong"),
-        FillReplaced("cat", "the app has another version by now"),
+        FillGone("cat", "the app has another version by now"),
     ],
 )
 @pytest.mark.parametrize("where", ["asking", "reading"])
