@@ -28,6 +28,9 @@ HALF = len(BODY) // 2
 LEADER = "fwd=uri-miss; stored"
 FOLLOWER = "fwd=uri-miss; collapsed"
 
+#: Who follows leaves soon. Only the leader waits for the app itself, and cannot leave.
+IMPATIENT = {"follow_timeout": 1, "pump": "leader"}
+
 in_both = pytest.mark.parametrize("where", ["same", "other"])
 
 
@@ -378,7 +381,7 @@ def test_who_goes_to_the_app_itself_gets_the_end_only_of_what_was_promised(world
     image = world.origin.put(PATH, BODY)
     digest = hashlib.md5(BODY).hexdigest() if is_right else "0" * 32
     image.fields.append(f"Content-MD5: {digest}")
-    leader, _, second, gate = follow(world, where, image, offset=HALF, follow_timeout=1)
+    leader, _, second, gate = follow(world, where, image, offset=HALF, **IMPATIENT)
 
     reply = start_reading(second, PATH).result()
 
@@ -396,7 +399,7 @@ def test_who_goes_to_the_app_itself_goes_again_where_that_breaks_off(world, wher
     if checksum:
         image.fields.append(f"Content-MD5: {hashlib.md5(BODY).hexdigest()}")
     image.cuts.update({1: HALF + MIB, 2: HALF + 2 * MIB})
-    leader, _, second, gate = follow(world, where, image, offset=HALF, follow_timeout=1)
+    leader, _, second, gate = follow(world, where, image, offset=HALF, **IMPATIENT)
 
     assert_whole(start_reading(second, PATH).result(), BODY)
 
@@ -410,7 +413,7 @@ def test_who_goes_to_the_app_itself_goes_again_where_that_breaks_off(world, wher
 def test_who_goes_to_the_app_itself_in_vain_gives_up(world, where):
     image = world.origin.put(PATH, BODY)
     image.cuts.update(dict.fromkeys(range(1, 20), HALF))
-    leader, _, second, gate = follow(world, where, image, offset=HALF, follow_timeout=1)
+    leader, _, second, gate = follow(world, where, image, offset=HALF, **IMPATIENT)
 
     reply = start_reading(second, PATH).result()
 
@@ -424,7 +427,7 @@ def test_who_goes_to_the_app_itself_in_vain_gives_up(world, where):
 @pytest.mark.parametrize("offset", [-1, HALF], ids=["no-head", "mid-body"])
 def test_follower_of_a_silent_app_goes_to_the_app_itself(world, where, offset):
     image = world.origin.put(PATH, BODY)
-    leader, first, second, gate = follow(world, where, image, offset=offset, follow_timeout=1)
+    leader, first, second, gate = follow(world, where, image, offset=offset, **IMPATIENT)
 
     reply = start_reading(second, PATH).result()
 
