@@ -18,6 +18,9 @@ class Asked:
     :param ended: called once, when there is an answer, or nobody to wait for it any more.
     """
 
+    #: Bytes that can be read.
+    available = 0
+
     def __init__(self, image_id: str, driver: Driver, ended: Callable[[Asked], object]) -> None:
         self.image_id = image_id
         self.is_over = False

@@ -273,6 +273,17 @@ class ImageCache:
 
     # Fills
 
+    def is_filling(self, image_id: str, selects: Callable[[Record], bool]) -> bool:
+        """Say whether what is asked for may be on its way here, and nothing else is stored.
+
+        It looks at no file: of many threads that come at once each would have to wait for its
+        turn after every system call.
+        """
+        return any(
+            fill.is_first and (fill.record is None or selects(fill.record))
+            for fill in self._fills.own(image_id)
+        )
+
     def join(
         self,
         image_id: str,
@@ -314,12 +325,20 @@ class ImageCache:
 
     def _lead(self, claimed: Fill, selects: Callable[[Record], bool]) -> Joined:
         """Have the caller lead, unless the image was stored since it looked."""
+        is_first = True
+
+        def select(record: Record) -> bool:
+            nonlocal is_first
+            is_first = False
+            return selects(record)
+
         try:
-            entry = self.lookup(claimed.image_id, selects)
+            entry = self.lookup(claimed.image_id, select)
         except BaseException:
             claimed.decline("")
             raise
         if entry is None:
+            claimed.is_first = is_first
             return Joined(lead=claimed)
         claimed.decline("")
         return Joined(entry=entry)

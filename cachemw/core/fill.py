@@ -74,6 +74,8 @@ class Fill:
         self.record: Record | None = None
         self.length: int | None = None
         self.declined = ""
+        #: Whether nothing of the image was stored when it was claimed.
+        self.is_first = False
         #: Whether the image was stored in the end.
         self.stored = False
         #: Whether all of it was found right, so that it is as good as an entry.

@@ -51,6 +51,13 @@ class Fills:
         self._asked: dict[str, Asked] = {}
         self._declined: OrderedDict[str, float] = OrderedDict()
 
+    def own(self, image_id: str) -> list[Fill]:
+        """Give this process's fills of an image."""
+        if image_id not in self._own:
+            return []
+        with self._lock:
+            return list(self._own.get(image_id, ()))
+
     def under_way(self, image_id: str) -> list[Growing]:
         """Give the fills of an image: this process's, else the one that another shows."""
         with self._lock:

@@ -12,6 +12,7 @@ Imports: concurrency, core.asked, core.fill, core.followed.
 from __future__ import annotations
 
 import os
+import time
 
 from .. import concurrency
 from .asked import Asked
@@ -22,6 +23,10 @@ log = concurrency.get_logger(__name__)
 
 #: Seconds between two looks at what is under way.
 STEP = 0.01
+
+#: The same while nothing comes, and after how many seconds without.
+IDLE_STEP = 0.03
+_IDLE_AFTER = 0.5
 
 #: Threads that pump for nobody here: as many apps may be waited for at a time.
 PUMPS = 8
@@ -73,6 +78,7 @@ class Supervisor:
 
     def _run(self) -> None:
         sleeper = concurrency.Waiter()
+        seen, changed = -1, time.monotonic()
         while True:
             with self._lock:
                 fills, followed = list(self._fills), list(self._followed)
@@ -84,7 +90,11 @@ class Supervisor:
             for fill in fills:
                 if self._attend(fill):
                     self._pump(fill)
-            sleeper.wait(STEP)
+            now = time.monotonic()
+            there = sum(one.available for one in (*fills, *followed))
+            if there != seen:
+                seen, changed = there, now
+            sleeper.wait(IDLE_STEP if now - changed > _IDLE_AFTER else STEP)
 
     def _attend(self, fill: Fill | Followed | Asked) -> bool:
         """Attend to one, which must not keep the others from it."""

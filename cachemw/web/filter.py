@@ -131,9 +131,12 @@ class CacheFilter:
         self, environ: Environ, start_response: Callable[..., Any], image_id: str
     ) -> Iterable[bytes]:
         selection = self._selection(environ)
-        entry = self._lookup(image_id, selection)
+        entry = None
+        has_looked = not self.cache.is_filling(image_id, selection)
+        if has_looked:
+            entry = self._lookup(image_id, selection)
         if entry is None:
-            return self._miss(environ, start_response, image_id, selection)
+            return self._miss(environ, start_response, image_id, selection, has_looked)
         return self._answer_or_meet(environ, start_response, entry)
 
     def _answer_or_meet(
@@ -216,12 +219,19 @@ class CacheFilter:
         start_response: Callable[..., Any],
         image_id: str,
         selection: _Selection | None = None,
+        has_looked: bool = True,
     ) -> Iterable[bytes]:
-        """Answer what is not stored: from a fill under way, or from the app."""
+        """Answer what is not stored: from a fill under way, or from the app.
+
+        :param has_looked: whether it is known that it is not stored.
+        """
         if freshness.only_if_cached(environ):
             return _gateway_timeout(environ, start_response)
         selection = selection or self._selection(environ)
         joined = self._join(environ, image_id, selection)
+        if not has_looked and joined == Joined():
+            # It may have become an entry meanwhile.
+            joined = Joined(entry=self._lookup(image_id, selection))
         if joined.entry is not None:
             return self._answer_or_meet(environ, start_response, joined.entry)
         if joined.growing is not None:

@@ -12,6 +12,7 @@ from paste.deploy import loadapp
 from cachemw import CacheFilter, ImageCache
 from cachemw.errors import ChecksumMismatch, ConfigError, LengthMismatch
 from tests.fakes import FakeOrigin, sha256
+from tests.wsgi import get as by_hand
 
 URL = "/images/cat/file"
 BODY = bytes(range(256)) * 64  # 16 KiB
@@ -897,3 +898,20 @@ def test_content_range_of_a_whole_answer_is_not_repeated_with_a_part(client, ori
     part = client.get(URL, headers={"Range": "bytes=0-9"}, status=206)
 
     assert part.headers.getall("Content-Range") == [f"bytes 0-9/{len(BODY)}"]
+
+
+def test_image_that_was_stored_just_now_is_a_hit(tmp_path, monkeypatch):
+    """Its fill was under way when the request came, and is over when it would follow."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "image/png"), ("Cache-Control", "max-age=60")])
+        return [b"image"]
+
+    cached = CacheFilter(app, dir=tmp_path, min_free=0)
+    monkeypatch.setattr(cached.cache, "is_filling", lambda image_id, selects: True)
+    assert by_hand(cached, "/a").body == b"image"
+
+    assert by_hand(cached, "/a").cache == "hit"
+    reply = by_hand(cached, "/a", Range="bytes=1-2")
+    assert (reply.cache, reply.body) == ("hit", b"ma")
+    cached.cache.close()

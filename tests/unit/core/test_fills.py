@@ -251,6 +251,7 @@ def test_one_fill_that_cannot_be_attended_to_keeps_no_other_from_it():
 
     class Broken:
         image_id = "cat"
+        available = 0
 
         def attend(self):
             raise OSError("no")
@@ -308,3 +309,26 @@ def test_fill_that_was_overtaken_is_followed_by_nobody_though_it_is_over(cache, 
     assert found.growing is None
     assert found.lead is not None
     found.lead.decline("")
+
+
+def test_who_comes_while_the_first_copy_is_on_its_way_need_not_look_for_another(cache):
+    assert not cache.is_filling("cat", lambda record: True)
+
+    lead, leader = begin(cache, b"ab", b"cd", length=4)
+
+    assert cache.is_filling("cat", lambda record: True)
+    assert not cache.is_filling("cat", lambda record: False)
+    assert not cache.is_filling("dog", lambda record: True)
+    assert b"".join(leader) == b"abcd"
+    assert lead.is_over
+    assert not cache.is_filling("cat", lambda record: True)
+
+
+def test_who_comes_while_another_variant_is_stored_looks_for_it(cache):
+    """It may be what is asked for, and there at once."""
+    cache.cache_image_iter("cat", [b"stored"])
+    lead = cache.join("cat", lambda record: False, patience=5, may_lead=True).lead
+
+    assert lead is not None
+    assert not cache.is_filling("cat", lambda record: True)
+    lead.decline("")
