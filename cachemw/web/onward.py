@@ -205,9 +205,10 @@ class Onward:
         was promised."""
         self._check_whole(answer, record)
         with answer.closed_on_error():
+            needs_all = self._needs_all(record, length)
             if length is None:
                 length = _content_length(answer)
-            if self._needs_all(record, length):
+            if needs_all:
                 known = parse_checksum(record.checksum)
                 expected = dict.fromkeys((known, *self._keeper.promised(answer)))
                 return self._cache.verifying(

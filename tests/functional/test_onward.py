@@ -162,6 +162,7 @@ def test_part_that_is_longer_than_it_says_is_not_passed_on(play):
     assert BODY.startswith(reply.body)
 
 
+@pytest.mark.parametrize("then", [[], [LENGTH]], ids=["no-length", "length"])
 @pytest.mark.parametrize(
     ("fields", "request_fields"),
     [
@@ -171,10 +172,12 @@ def test_part_that_is_longer_than_it_says_is_not_passed_on(play):
     ],
     ids=["whole", "range-of-unknown-length", "range-of-another-version"],
 )
-def test_whoever_gets_the_whole_gets_its_end_only_if_it_is_right(play, fields, request_fields):
+def test_whoever_gets_the_whole_gets_its_end_only_if_it_is_right(
+    play, fields, request_fields, then
+):
     app = App(DIGEST, *fields)
     wrong = BODY[:70_000] + b"X" * 30_000
-    app.then = [("200 OK", [TAG, DIGEST, *fields], pieces(wrong))]
+    app.then = [("200 OK", [TAG, DIGEST, *then], pieces(wrong))]
     reply = play(app, follow_timeout=0.2).follow(**request_fields).finish()
 
     assert reply.status == 200
