@@ -166,7 +166,7 @@ class DriverMachine(RuleBasedStateMachine):
     def roll_back(self, data, keep):
         image_id = data.draw(st.sampled_from(sorted(self.fills)))
         sink, body = self.fills.pop(image_id)
-        sink.rollback("the reason", keep)
+        sink.rollback("the reason", keep=keep)
         self.invalid[image_id] = len(body) if keep else 0
 
     @precondition(lambda self: self.fills)
