@@ -74,7 +74,7 @@ class Fill:
         self.record: Record | None = None
         self.length: int | None = None
         self.declined = ""
-        #: Whether nothing of the image was stored when it was claimed.
+        #: Whether nothing of the image was stored when it was claimed, nor since.
         self.is_first = False
         #: Whether the image was stored in the end.
         self.stored = False
@@ -581,6 +581,7 @@ class Fill:
             return
         try:
             record = self._make_record(self._received, checksum)
+            self.is_first = False  # whoever comes now may find an entry
             concurrency.run_blocking(sink.commit, record)
             self.stored = True
         except Exception as exc:
