@@ -66,7 +66,7 @@ def environ_of(path: str, method: str, extra: dict[str, Any]) -> dict[str, Any]:
     """Make an environ.
 
     :param path: with a query, if there is one; the path unquoted, as in PATH_INFO.
-    :param extra: keys with a dash or a small letter are request fields, but for ``wsgi.``.
+    :param extra: keys with a dash or a small letter are request fields, but for those with a dot.
     """
     path, _, query = path.partition("?")
     environ = {
@@ -87,7 +87,7 @@ def environ_of(path: str, method: str, extra: dict[str, Any]) -> dict[str, Any]:
         "wsgi.run_once": False,
     }
     for key, value in extra.items():
-        if key.startswith("wsgi.") or (key.isupper() and "-" not in key):
+        if "." in key or (key.isupper() and "-" not in key):
             environ[key] = value
         else:
             environ[f"HTTP_{key.upper().replace('-', '_')}"] = value

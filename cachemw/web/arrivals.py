@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .. import concurrency
 from ..core.fill import Fill
@@ -79,12 +79,16 @@ class Arrival:
 
     :param answer: of the app, with the bytes of ``part``.
     :param lead: the image's fill, claimed until the part is there; it may be over already.
+    :param when_kept: called once all of the part is kept, and others may have the fill.
     """
 
-    def __init__(self, answer: Answer, lead: Fill, part: Part) -> None:
+    def __init__(
+        self, answer: Answer, lead: Fill, part: Part, when_kept: Callable[[], None]
+    ) -> None:
         self._answer = answer
         self._lead = lead
         self._part = part
+        self._when_kept = when_kept
         #: The next byte from the app.
         self.position = part.start
         #: Whether another thread takes the chunks.
@@ -134,7 +138,10 @@ class Arrival:
 
     def _note(self, chunk: bytes) -> None:
         if self.position + len(chunk) == self._part.stop:
+            is_kept = self._sink is not None
             self._let_go()  # before the client knows that it was all
+            if is_kept:
+                self._when_kept()
         self.position += len(chunk)
 
     def _pull(self) -> bytes:

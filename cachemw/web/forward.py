@@ -4,8 +4,8 @@ What the app answers is stored by ``web.keeping``. What is stored, and has to be
 asked about, is in ``web.revalidate``.
 
 Imports: concurrency, core.cache, core.config, core.fill, core.growing, drivers.base, errors,
-web.exchange, web.growing, web.hits, web.keeping, web.lasting, web.onward, web.respond,
-web.resuming, web.slices, web.storing, web.validation.
+web.exchange, web.growing, web.hits, web.keeping, web.lasting, web.onward, web.refresh,
+web.respond, web.resuming, web.slices, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .hits import AnyEntry
 from .keeping import Keeper
 from .lasting import GoOn
 from .onward import Onward
+from .refresh import Refresher
 from .respond import Representation
 from .resuming import Resumer, asking
 from .slices import Slicer
@@ -70,7 +71,10 @@ class Forwarder:
         self._settings = settings
         self._keeper = keeper
         self._resumer = Resumer(app, cache, settings)
-        self._slicer = Slicer(app, cache, settings, keeper, self._resumer, self.answer)
+        self._completer = Refresher(self._complete)
+        self._slicer = Slicer(
+            app, cache, settings, keeper, self._resumer, self.answer, self._completer.start
+        )
 
     def miss(
         self,
@@ -246,6 +250,10 @@ class Forwarder:
     def going_on(self, environ: Environ) -> GoOn:
         """Give what finds another reader for a request's answer, where its own is lost."""
         return Onward(self._resumer, self._cache, self._settings, self._keeper, environ)
+
+    def _complete(self, environ: Environ, record: Record) -> None:
+        """Fetch what is missing of an image of which parts are kept."""
+        Onward(self._resumer, self._cache, self._settings, self._keeper, environ).complete(record)
 
     def pass_on(
         self, environ: Environ, start_response: StartResponse, reason: str

@@ -11,8 +11,11 @@ web.exchange, web.hits, web.keeping, web.respond, web.resuming, web.storing, web
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
+import math
 import sys
 from typing import Any
 
@@ -20,7 +23,7 @@ from ..core.cache import ImageCache
 from ..core.checksum import parse_checksum
 from ..core.config import Settings
 from ..core.fill import Fill
-from ..core.growing import FillGone, FillLost, FillStalled, GrowingReader, as_lost
+from ..core.growing import MOST, FillGone, FillLost, FillStalled, GrowingReader, as_lost
 from ..drivers.base import Part, Record
 from ..errors import DriverError
 from . import hits, storing, validation
@@ -66,11 +69,15 @@ class Onward:
         self._settings = settings
         self._keeper = keeper
         self._client = dict(environ)
-        self._request = validation.unconditional(environ)
         self._joins_left = _MOST_JOINS
         self._wholes_left = _MOST_WHOLES
         self._position = -1
         self._joins_here = self._requests_here = 0
+
+    @functools.cached_property
+    def _request(self) -> Environ:
+        """The request for all of the image, whatever it has."""
+        return validation.unconditional(self._client)
 
     def __call__(
         self, record: Record, length: int | None, position: int, lost: FillLost
@@ -95,6 +102,22 @@ class Onward:
             except Exception as exc:
                 lost = as_lost(record.image_id, exc)
         raise lost
+
+    def complete(self, record: Record) -> None:
+        """Have the rest of an image fetched of which parts are kept, for nobody in particular.
+
+        Where that cannot be, it is left as it is.
+
+        :param record: of the version, with its size.
+        :raises FillLost: the app broke off, or does not have this version any more.
+        """
+        reader = self._join(record, record.size, 0)
+        if reader is None:
+            return
+        with contextlib.closing(reader):
+            position = 0
+            while data := reader.read(position, MOST, math.inf):
+                position += len(data)
 
     def _find(
         self, record: Record, length: int | None, position: int, lost: FillLost
@@ -162,6 +185,12 @@ class Onward:
             return self._lead_anew(lead, answer, record, length, position)
         with answer.closed_on_error():
             self._resumer.complete(answer, kept)
+            request = validation.unconditional(answer.known_request)
+            reason = self._keeper.refusal(answer, request)
+            if reason is not None:
+                answer.close()
+                lead.decline(reason if reason in storing.TAKEN_BACK else "")
+                return None
             expected = self._keeper.expected(answer.known_request, answer, kept.record)
             reader = self._keeper.begin(answer, kept.record, expected, lead, keep=True)
         if isinstance(reader, str):

@@ -1,4 +1,4 @@
-"""Ask the app behind the client's back, about what was just served stale.
+"""Ask the app behind the client's back: about what was served stale, or for what is missing.
 
 RFC 5861, section 3.
 
@@ -38,7 +38,7 @@ class Refresher:
         self._lock = threading.Lock()
 
     def start(self, environ: Environ, record: Record) -> None:
-        """Ask about a stored answer, unless that is done already, or enough is.
+        """Ask about what is stored, unless that is done already, or enough is.
 
         :param environ: the client's request, which is copied.
         """
@@ -74,11 +74,15 @@ class Refresher:
 
 
 def _detached(environ: Environ) -> Environ:
-    """Copy a request for when the client and the server are done with theirs."""
-    kept: Environ = {key: value for key, value in environ.items() if isinstance(value, str)}
-    kept |= {key: value for key, value in environ.items() if key.startswith("wsgi.")}
-    kept.pop("wsgi.file_wrapper", None)
-    for key in validation.CLIENT_CONDITIONS:
+    """Copy a request for when the client and the server are done with theirs.
+
+    What is in front of the filter may have left there whatever the app needs (the caller's
+    rights, say); what it goes on to leave there for this client is not in the copy.
+    """
+    kept: Environ = {
+        key: dict(value) if type(value) is dict else value for key, value in environ.items()
+    }
+    for key in ("wsgi.file_wrapper", *validation.CLIENT_CONDITIONS):
         kept.pop(key, None)
     kept["REQUEST_METHOD"] = "GET"
     kept["wsgi.input"] = io.BytesIO()

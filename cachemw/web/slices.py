@@ -1,8 +1,9 @@
 """Answer a range of an image that is not cached from its parts: what is kept, or one more.
 
 The aligned part that is missing is fetched, kept, and answered from; parts add
-up, and whoever fetches the whole image one day has only the holes sent.
-Nobody holds the image's fill while a client reads what was kept before.
+up, and whoever fetches the whole image has only the holes sent: a client that
+wants it, or a thread in the background once much of it is there. Nobody holds
+the image's fill while a client reads what was kept before.
 
 Source: RFC 9110, sections 13.1.5, 14 and 15.3.7.
 
@@ -39,6 +40,9 @@ Environ = dict[str, Any]
 App = Callable[..., Iterable[bytes]]
 StartResponse = Callable[..., Any]
 
+#: The share of an image from which on the rest is fetched without anybody asking for it.
+COMPLETED_FROM = 0.5
+
 #: A longer part is not kept by itself (bytes): whoever wants so much soon has the whole.
 MOST = 64 * 2**20
 
@@ -49,6 +53,8 @@ class Slicer:
     """Answers ranges of images that are not cached. Safe for threads.
 
     :param ask: makes an answer that the app has not given yet.
+    :param complete: has the rest of an image fetched in the background, with a request like
+        this one; the record has its size.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Slicer:
         keeper: Keeper,
         resumer: Resumer,
         ask: Callable[[Environ, StartResponse, str, str], Answer],
+        complete: Callable[[Environ, Record], None],
     ) -> None:
         self._app = app
         self._cache = cache
@@ -66,6 +73,7 @@ class Slicer:
         self._keeper = keeper
         self._resumer = resumer
         self._ask = ask
+        self._complete = complete
 
     def answer(
         self, environ: Environ, start_response: StartResponse, forward: str, lead: Fill
@@ -200,7 +208,14 @@ class Slicer:
         head = part_headers(selected, wanted[0].start, wanted[0].stop)
         head += [*aged(answer), hits.cache_status(status)]
         answer.start_response("206 Partial Content", head)
-        arrival = Arrival(answer, lead, part)
+        sized = dataclasses.replace(record, size=length)
+        request = answer.request
+
+        def when_kept() -> None:
+            if self._is_worth_completing(there, length):
+                self._complete_later(request, sized)
+
+        arrival = Arrival(answer, lead, part, when_kept)
         if is_movable(environ, self._settings):
             arrival.run_ahead()
         return Slice(arrival, wanted[0])
@@ -223,7 +238,6 @@ class Slicer:
         """Be ready to keep a part. :return: a word for why it is not kept."""
         reason = self._keeper.refusal(answer, validation.unconditional(answer.known_request))
         if reason is None:
-            self._queue(record.image_id)
             reason = self._make_ready(record, lead, kept, part, length)
         if reason is not None:
             # What was kept of another version, or before the app forbade it, goes.
@@ -261,12 +275,22 @@ class Slicer:
         more = part.stop - part.start
         self._cache.capacity.make_room(record.image_id, sink, there + more, more)
 
-    def _queue(self, image_id: str) -> None:
-        """Have the rest fetched later."""
+    def _is_worth_completing(self, there: Iterable[Part], length: int) -> bool:
+        """Say whether so much of an image is kept that the rest will be wanted too."""
+        if length > self._cache.capacity.max_image_size:
+            return False
+        return sum(part.stop - part.start for part in there) >= COMPLETED_FROM * length
+
+    def _complete_later(self, request: Environ, record: Record) -> None:
+        """Have the rest fetched in the background, or put the image in the queue where no other
+        thread may call the app."""
+        if request.get("wsgi.multithread", True):
+            self._complete(request, record)
+            return
         try:
-            self._cache.queue_image(image_id)
+            self._cache.queue_image(record.image_id)
         except DriverError as exc:
-            log.info("%s is not queued: %s", image_id, exc.reason)
+            log.info("%s is not queued: %s", record.image_id, exc.reason)
 
 
 class KeptEntry:

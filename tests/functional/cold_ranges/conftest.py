@@ -14,6 +14,12 @@ pytest.register_assert_rewrite("tests.functional.cold_ranges.asking")
 from .asking import BODY  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def completed_from(monkeypatch):
+    """Nobody fetches the rest of an image in the background, so that the parts can be counted."""
+    monkeypatch.setattr("cachemw.web.slices.COMPLETED_FROM", 2.0)
+
+
 @pytest.fixture
 def origin():
     return RangedOrigin(BODY)

@@ -36,19 +36,33 @@ def asked_bytes(world):
 def test_parts_add_up_to_the_image_on_every_server(world, kind):
     world.origin.put(PATH, BODY)
     server = world.serve(kind, range_miss="slice")
-    for start, stop in ((1000, 2000), (3 * MIB, 6 * MIB + 5)):
+    for start, stop in ((1000, 2000), (3 * MIB, 5 * MIB + 5)):
         first = server.request(PATH, ranged(start, stop))
         assert_part(first, start, stop)
         assert first.cache_status == "fwd=uri-miss; stored"
         again = server.request(PATH, ranged(start, stop))
         assert_part(again, start, stop)
         assert again.cache_status == "hit; detail=partial"
-    assert asked_bytes(world) == 3 * MIB + 2 * CHUNK
+    assert asked_bytes(world) == 2 * MIB + 2 * CHUNK
 
     assert_whole(server.request(PATH), BODY)
 
     assert asked_bytes(world) == len(BODY)
     assert server.request(PATH).cache_status == "hit"
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uwsgi", "waitress", "gevent"])
+def test_rest_is_fetched_in_the_background_on_every_server(world, kind):
+    world.origin.put(PATH, BODY)
+    server = world.serve(kind, range_miss="slice")
+
+    assert_part(server.request(PATH, ranged(2 * MIB, 6 * MIB + 5)), 2 * MIB, 6 * MIB + 5)
+
+    world.wait_until_cached(PATH)
+    reply = server.request(PATH)
+    assert_whole(reply, BODY)
+    assert reply.cache_status == "hit"
+    assert asked_bytes(world) == len(BODY)
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uwsgi", "waitress", "gevent"])
@@ -68,15 +82,15 @@ def test_parts_of_two_processes_add_up(world):
     servers = [world.serve(range_miss="slice") for _ in range(2)]
     readers = [
         start_reading(servers[number % 2], PATH, ranged(number * MIB, number * MIB + MIB))
-        for number in range(8)
+        for number in range(3)
     ]
     for number, reply in enumerate(results(readers)):
         assert_part(reply, number * MIB, number * MIB + MIB)
-    assert asked_bytes(world) == len(BODY)
+    assert asked_bytes(world) == 3 * MIB
 
     for server in servers:
-        reply = server.request(PATH, ranged(10, 7 * MIB))
-        assert_part(reply, 10, 7 * MIB)
+        reply = server.request(PATH, ranged(10, 3 * MIB - 10))
+        assert_part(reply, 10, 3 * MIB - 10)
         assert reply.cache_status == "hit; detail=partial"
 
 
@@ -127,6 +141,7 @@ def test_client_that_does_not_read_holds_nobody(world, where):
     reply = start_reading(second, PATH).result()
 
     assert_whole(reply, body)
-    assert reply.cache_status == "fwd=uri-miss; stored"
+    # Itself, or the thread that goes on when so much is kept.
+    assert reply.cache_status in ("fwd=uri-miss; stored", "fwd=uri-miss; collapsed", "hit")
     assert paused.read(LARGE) == body[:-MIB]
     paused.close()
