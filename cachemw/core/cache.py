@@ -311,7 +311,7 @@ class ImageCache:
                     return joined
             if not may_lead:
                 # What has just ended may be an entry.
-                return Joined(entry=self.lookup(image_id, selects) if under_way else None)
+                return Joined(entry=self.lookup(image_id, selects))
             claimed = self._fills.claim(image_id, finish_from=finish_from, is_movable=is_movable)
             if isinstance(claimed, Fill):
                 return self._lead(claimed, selects)

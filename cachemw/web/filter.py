@@ -53,6 +53,10 @@ App = Callable[..., Iterable[bytes]]
 #: Methods that do not change what they name (RFC 9110, section 9.2.1).
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
+#: Fills that one request reads along with, after one was lost before its first byte; then it
+#: asks the app for itself.
+_MOST_FILLS = 2
+
 
 def filter_factory(
     global_conf: Mapping[str, str], **local_conf: str
@@ -130,14 +134,19 @@ class CacheFilter:
     def _read(
         self, environ: Environ, start_response: Callable[..., Any], image_id: str
     ) -> Iterable[bytes]:
-        selection = self._selection(environ)
-        entry = None
-        has_looked = not self.cache.is_filling(image_id, selection)
-        if has_looked:
-            entry = self._lookup(image_id, selection)
-        if entry is None:
-            return self._miss(environ, start_response, image_id, selection, has_looked)
-        return self._answer_or_meet(environ, start_response, entry)
+        for _ in range(_MOST_FILLS):
+            selection = self._selection(environ)
+            entry = None
+            if not self.cache.is_filling(image_id, selection):
+                entry = self._lookup(image_id, selection)
+            try:
+                if entry is None:
+                    return self._miss(environ, start_response, image_id, selection)
+                return self._answer_or_meet(environ, start_response, entry)
+            except FillLost as exc:
+                # Of this version nothing is to be had any more, and nothing was sent.
+                log.info("%s; the request looks for another", exc)
+        return self._forward.miss(environ, start_response, image_id, "uri-miss")
 
     def _answer_or_meet(
         self, environ: Environ, start_response: Callable[..., Any], entry: AnyEntry
@@ -158,7 +167,10 @@ class CacheFilter:
         entry: AnyEntry,
         record: Record,
     ) -> Iterable[bytes]:
-        """Answer from an entry, if it is fresh and this client may have it."""
+        """Answer from an entry, if it is fresh and this client may have it.
+
+        :raises FillLost: it is a fill that was lost before its first byte; nothing was sent.
+        """
         if self._hook is not None:
             refused = self._refuse(environ, start_response, entry, record)
             if refused is not None:
@@ -199,10 +211,6 @@ class CacheFilter:
             )
         except ImageCorrupt:
             return self._miss(environ, start_response, record.image_id)
-        except FillLost as exc:
-            # Of this version nothing is to be had any more.
-            log.info("%s; the request goes to the app", exc)
-            return self._forward.miss(environ, start_response, record.image_id, "uri-miss")
 
     def _lookup(
         self, image_id: str, selects: Callable[[Record], bool]
@@ -219,19 +227,12 @@ class CacheFilter:
         start_response: Callable[..., Any],
         image_id: str,
         selection: _Selection | None = None,
-        has_looked: bool = True,
     ) -> Iterable[bytes]:
-        """Answer what is not stored: from a fill under way, or from the app.
-
-        :param has_looked: whether it is known that it is not stored.
-        """
+        """Answer what is not stored: from a fill under way, or from the app."""
         if freshness.only_if_cached(environ):
             return _gateway_timeout(environ, start_response)
         selection = selection or self._selection(environ)
         joined = self._join(environ, image_id, selection)
-        if not has_looked and joined == Joined():
-            # It may have become an entry meanwhile.
-            joined = Joined(entry=self._lookup(image_id, selection))
         if joined.entry is not None:
             return self._answer_or_meet(environ, start_response, joined.entry)
         if joined.growing is not None:

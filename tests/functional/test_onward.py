@@ -39,15 +39,16 @@ def pieces(body):
 class App:
     """Answers the first request in part, and the others as it is told.
 
+    :param first: bytes of the first answer that come at once.
     :ivar then: status, fields and chunks for each request after the first; an exception among
         the chunks is raised. The last one is for all that follow.
     """
 
-    def __init__(self, *fields):
-        self.fields = fields
+    def __init__(self, *fields, first=FIRST):
+        self.fields, self.first = fields, first
         self.then = [("200 OK", [TAG, *fields], pieces(BODY))]
         self.asked = []
-        self.opened = self.closed = 0
+        self.opened = self.closed = self.read_whole = 0
         self.stands, self.go = threading.Event(), threading.Event()
         self.fails = False
         self._lock = threading.Lock()
@@ -66,12 +67,12 @@ class App:
         return Body(self, chunks)
 
     def _first(self):
-        yield from pieces(BODY[:FIRST])
+        yield from pieces(BODY[: self.first])
         self.stands.set()
         assert self.go.wait(PATIENCE)
         if self.fails:
             raise OSError("reset")
-        yield from pieces(BODY[FIRST:])
+        yield from pieces(BODY[self.first :])
 
 
 class Body:
@@ -82,7 +83,11 @@ class Body:
         return self
 
     def __next__(self):
-        chunk = next(self._chunks)
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            self._app.read_whole += 1
+            raise
         if isinstance(chunk, Exception):
             raise chunk
         return chunk
@@ -209,6 +214,31 @@ def test_app_that_is_no_help_is_not_asked_again_and_again(play, fields, answer, 
         assert reply.error is not None
         assert BODY.startswith(reply.body)
     assert len(app.asked) - 1 <= most * len(followers)
+
+
+def test_who_has_nothing_yet_of_what_was_replaced_reads_the_new_one_together(play, monkeypatch):
+    new = BODY[::-1]
+    app = App(first=0)
+    app.then = [("200 OK", [("ETag", '"two"')], pieces(new))]
+    played = play(app)
+    joined = []
+    join = played.cached.cache.join
+
+    def joining(*args, **options):
+        joined.append(found := join(*args, **options))
+        return found
+
+    monkeypatch.setattr(played.cached.cache, "join", joining)
+
+    def let_go():
+        wait_until(lambda: len(joined) >= 5, "all of them wait")
+        played.break_off()
+
+    *replies, _ = in_threads([*[lambda: get(played.cached, PATH)] * 5, let_go])
+
+    for reply in replies:
+        assert (reply.error, reply.get("ETag"), reply.body) == (None, '"two"', new)
+    assert app.read_whole == 1
 
 
 def in_threads(calls):
