@@ -12,7 +12,7 @@ from cachemw.core.growing import FillLost
 from cachemw.core.supervisor import Supervisor, supervisor
 from cachemw.drivers.base import FillState, Record
 from cachemw.errors import CacheFull
-from tests.unit.core.test_fill import Source
+from tests.unit.core.filling import Source
 from tests.waiting import wait_until
 
 RECORD = Record("cat", 0, "", stored=1.0)
