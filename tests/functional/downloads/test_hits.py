@@ -101,7 +101,7 @@ def test_image_that_was_stored_just_now_is_a_hit(tmp_path, monkeypatch):
         return [b"image"]
 
     cached = CacheFilter(app, dir=tmp_path, min_free=0)
-    monkeypatch.setattr(cached.cache, "is_filling", lambda image_id, selects: True)
+    monkeypatch.setattr(cached.cache.sharing, "is_filling", lambda image_id, selects: True)
     assert by_hand(cached, "/a").body == b"image"
 
     assert by_hand(cached, "/a").cache == "hit"
