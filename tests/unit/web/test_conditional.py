@@ -1,6 +1,5 @@
 """Conditional requests: precedence, tags, dates, and If-Range."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,5 @@
 """Freshness: directives, lifetimes, ages, and what may be stored at all."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,5 @@
 """Targeted fields, and the Dictionaries that they are."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,5 @@
 """Vary: names, normal values, and which request chooses what is stored."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
