@@ -8,6 +8,7 @@ Imports: concurrency, metrics.counters.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
@@ -34,7 +35,7 @@ class Row(TypedDict):
     :ivar received: bytes that came.
     :ivar length: bytes of the image; ``None``: the app did not say.
     :ivar followers: requests that read along, besides the one that asked the app.
-    :ivar since: when it began, seconds since the epoch.
+    :ivar since: when it began, seconds since the epoch; 0: it is another process's.
     """
 
     image_id: str
@@ -65,15 +66,26 @@ def tell(directory: str, rows: Sequence[Row], now: float) -> None:
 
 
 def rows(directory: str, now: float) -> list[Row]:
-    """Give the fills that all processes have under way, the oldest first.
+    """Give the fills that all processes have under way, each once, the oldest first.
 
     :raises OSError: the files cannot be read.
     """
-    found: list[Row] = []
-    for _, told in _files(directory):
-        if now - told["time"] <= _STALE:
-            found += told["fills"]
-    return sorted(found, key=lambda row: (row["since"], row["image_id"]))
+    told = [one for _, one in _files(directory) if now - one["time"] <= _STALE]
+    return together([row for one in told for row in one["fills"]])
+
+
+def together(found: Sequence[Row]) -> list[Row]:
+    """Add the followers in other processes to each fill's own; the oldest first."""
+    elsewhere = collections.Counter[str]()
+    for row in found:
+        if not row["since"]:
+            elsewhere[row["image_id"]] += row["followers"]
+    led = sorted(
+        (row for row in found if row["since"]), key=lambda row: (row["since"], row["image_id"])
+    )
+    for row in led:
+        row["followers"] += elsewhere.pop(row["image_id"], 0)
+    return led
 
 
 def forget_dead(directory: str, now: float) -> None:

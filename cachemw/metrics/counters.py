@@ -168,3 +168,7 @@ def _in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_in_child)
+
+
+#: Counts for nobody.
+NOBODY = Counters(None)

@@ -35,7 +35,7 @@ OUTCOMES = (
 FROM_CACHE = ("hit", "stale", "revalidated")
 
 #: Why a fill did not become an entry.
-ROLLED_BACK = ("checksum", "length", "app", "client", "cache", "other")
+ROLLED_BACK = ("checksum", "length", "app", "client", "cache")
 
 #: What drivers are timed at.
 OPERATIONS = ("open", "start", "commit", "evict", "delete")

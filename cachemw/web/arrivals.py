@@ -14,6 +14,7 @@ from .. import concurrency
 from ..core.fill import Fill
 from ..drivers.base import Part
 from ..errors import DriverError, LengthMismatch
+from ..metrics.declared import APP_BYTES
 from .exchange import Answer
 from .respond import BLOCK
 
@@ -147,6 +148,7 @@ class Arrival:
     def _pull(self) -> bytes:
         """Get the app's next chunk that is not empty."""
         chunk = self._next()
+        self._lead.counters.add(APP_BYTES, len(chunk))
         stop = self.position + len(chunk)
         if not chunk or stop > self._part.stop:
             raise LengthMismatch(self._lead.image_id, f"{stop} is not the end of {self._part}")

@@ -36,12 +36,14 @@ from ..core.growing import FillLost
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
+from .access_log import AccessLog
 from .authorize import Hook
 from .directives import request_directives
 from .forward import Forwarder
 from .growing import GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
+from .measuring import Meter, Watch
 from .revalidate import Revalidator
 from .routes import Routes
 
@@ -115,6 +117,8 @@ class CacheFilter:
         )
         keeper = Keeper(cache, settings, rules, self._hook)
         self._forward = Forwarder(app, cache, settings, keeper)
+        log = AccessLog(settings.access_log) if settings.access_log else None
+        self._meter = Meter(cache.counters, log)
         self._revalidator = Revalidator(app, cache, settings, rules, keeper, self._forward)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -124,10 +128,17 @@ class CacheFilter:
         image_id = self._routes.image_id(environ)
         if image_id is None:
             return self.app(environ, start_response)
-        reason = storing.bypass(environ)
-        if reason is not None:
-            return self._forward.pass_on(environ, start_response, reason)
-        return self._read(environ, start_response, image_id)
+        watch = Watch(start_response)
+        try:
+            reason = storing.bypass(environ)
+            if reason is not None:
+                body = self._forward.pass_on(environ, watch, reason)
+            else:
+                body = self._read(environ, watch, image_id)
+        except BaseException:
+            self._meter.failed(watch, image_id)
+            raise
+        return self._meter.measured(environ, watch, image_id, body)
 
     # Reading
 

@@ -13,11 +13,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from ..core.reader import Reader
 from ..metrics.counters import Counters, observed
 from ..metrics.declared import APP_BYTES, FIRST_BYTE, OUTCOMES, REQUESTS, SENT_BYTES
 from .access_log import AccessLog
+from .arrivals import Slice
+from .growing import Stream
+from .respond import Segments
 
 Environ = dict[str, Any]
+
+#: Bodies of ours whose bytes are counted as they go out.
+_STREAMS = (Reader, Segments, Slice, Stream)
 
 #: Whose bytes come from the app, one by one.
 _FROM_APP = frozenset({"pass", "bypass"})
@@ -59,16 +66,15 @@ class Meter:
         self._log = log
 
     def measured(
-        self, environ: Environ, watch: Watch, image_id: str, body: Iterable[bytes], streams: Any
+        self, environ: Environ, watch: Watch, image_id: str, body: Iterable[bytes]
     ) -> Iterable[bytes]:
         """Count an answer that begins.
 
         :param watch: what it began with.
-        :param streams: types of bodies whose bytes are counted as they go out.
         :return: the body for the server.
         """
-        if isinstance(body, streams):
-            return _Counted(self, environ, watch, image_id, body)
+        if isinstance(body, _STREAMS):
+            return _Counted(self, watch, image_id, body)
         is_head = environ["REQUEST_METHOD"] == "HEAD"
         sent = 0 if is_head else declared_length(watch.headers)
         self.ended(watch, image_id, sent, time.perf_counter() - watch.began)
@@ -101,14 +107,7 @@ class Meter:
 class _Counted:
     """A body whose bytes are counted as they go out; counts once, when it is closed."""
 
-    def __init__(
-        self,
-        meter: Meter,
-        environ: Environ,
-        watch: Watch,
-        image_id: str,
-        body: Iterable[bytes],
-    ) -> None:
+    def __init__(self, meter: Meter, watch: Watch, image_id: str, body: Iterable[bytes]) -> None:
         self._meter = meter
         self._watch = watch
         self._image_id = image_id

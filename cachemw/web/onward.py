@@ -243,7 +243,7 @@ class Onward:
                 return self._cache.verifying(
                     answer.body, record, length=length, expected=tuple(expected)
                 )
-            reader = StreamReader(answer.body, 0, length)
+            reader = StreamReader(answer.body, 0, length, self._cache.counters)
             reader.skip(position)
             return reader
 
@@ -257,7 +257,7 @@ class Onward:
             found = part_in(answer)
             whole = found[1] if found is not None and length is None else length
             if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
-                rest = StreamReader(answer.body, start, whole)
+                rest = StreamReader(answer.body, start, whole, self._cache.counters)
                 rest.skip(position)
                 return rest
         return self._read_all(answer, record, length, position)

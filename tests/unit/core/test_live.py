@@ -39,6 +39,17 @@ def test_rows_of_several_processes_come_together(tmp_path, monkeypatch):
     assert [one["image_id"] for one in rows(str(tmp_path), NOW)] == ["image 2", "image 1"]
 
 
+def test_followers_elsewhere_belong_to_the_fill_that_is_led(tmp_path, monkeypatch):
+    told = [row("a"), row("a", 0.0), row("a", 0.0), row("nobody leads it", 0.0)]
+    for number, one in enumerate(told):
+        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        tell(str(tmp_path), [one], NOW)
+
+    (found,) = rows(str(tmp_path), NOW)
+
+    assert (found["image_id"], found["since"], found["followers"]) == ("a", NOW, 6)
+
+
 def test_what_is_not_ours_is_nothing(tmp_path):
     folder = tmp_path / ".stats"
     folder.mkdir()
