@@ -5,7 +5,7 @@ of :data:`STEP`, because its file is made that long before it is written; so
 the sum of the files is the sum of what will be there, in every process, and
 nothing has to be given back after a crash.
 
-Imports: errors, drivers.base.
+Imports: drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations

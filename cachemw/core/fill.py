@@ -11,8 +11,8 @@ holds a complete wrong image, and one that asks again at once gets a hit.
 Trouble with the cache ends the storing, never the response; a wrong image
 ends both.
 
-Imports: concurrency, errors, core.arrived, core.body, core.capacity, core.checksum,
-core.growing, core.intake, core.reader, drivers.base.
+Imports: concurrency, core.arrived, core.body, core.capacity, core.checksum, core.growing,
+core.intake, core.reader, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .. import concurrency
 from ..drivers.base import Part, Record, Sink
 from ..errors import ChecksumMismatch, DriverError, FillError, LengthMismatch
 from ..metrics.counters import NOBODY, Counters
-from ..metrics.declared import APP_BYTES, FOLLOWERS
+from ..metrics.declared import APP_BYTES, DRIVER_SECONDS, FOLLOWERS
 from .arrived import Arrived
 from .body import Body, Chunk
 from .capacity import Room
@@ -619,7 +619,9 @@ class Fill:
         try:
             record = self._make_record(self._received, checksum)
             self.is_first = False  # whoever comes now may find an entry
+            began = time.perf_counter()
             concurrency.run_blocking(sink.commit, record)
+            self.counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "commit")
             self.stored = True
         except Exception as exc:
             not_cached(self.image_id, exc)

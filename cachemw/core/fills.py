@@ -1,7 +1,7 @@
 """The fills that are under way: those of this process, and those of others that it follows.
 
-Imports: concurrency, core.asked, core.capacity, core.fill, core.followed, core.growing,
-core.supervisor, drivers._forks, drivers.base, errors.
+Imports: concurrency, core.asked, core.capacity, core.fill, core.followed, core.growing, core.live,
+core.supervisor, drivers._forks, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Fills:
     def rows(self) -> list[Row]:
         """Give the fills that are led here, or followed, once the app has answered."""
         with self._lock:
-            led = [fill for fills in self._own.values() for fill in fills]
+            led: list[Fill | Followed] = [f for fills in self._own.values() for f in fills]
             followed = list(self._followed.values())
         return [
             Row(

@@ -3,7 +3,7 @@
 All of them share one look at it: the supervisor looks how far it is, as long as somebody
 waits, and wakes them. Nobody holds a lock of the fill, so a reader may be as slow as it likes.
 
-Imports: concurrency, errors, core.growing, drivers.base.
+Imports: concurrency, core.growing, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 ``docs/formats/cache-directory.rst`` is the authority for its bytes. One
 process writes it, the one that attends to the directory (``core.upkeep``).
 
-Imports: concurrency, metrics.counters.
+Imports: concurrency, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A part of an image on its way from the app, into the image's file and to one client.
 
-Imports: concurrency, core.fill, drivers.base, errors, web.exchange, web.respond.
+Imports: concurrency, core.fill, drivers.base, errors, metrics.declared, web.exchange, web.respond.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: core.cache, core.config, core.growing, core.sharing, drivers.base, errors,
+Imports: core.cache, core.config, core.growing, core.sharing, drivers.base, errors, web.access_log,
 web.authorize, web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits,
-web.keeping, web.ranges, web.resuming, web.revalidate, web.routes, web.storing,
+web.keeping, web.measuring, web.ranges, web.resuming, web.revalidate, web.routes, web.storing,
 web.validation, web.vary.
 """
 

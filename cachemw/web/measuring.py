@@ -3,7 +3,8 @@
 A body that the server hands out by itself (a file by sendfile, or what is in
 memory) is not touched: it counts with the length that was declared.
 
-Imports: metrics.counters, metrics.declared, web.access_log.
+Imports: core.reader, metrics.counters, metrics.declared, web.access_log, web.arrivals,
+web.growing, web.respond.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ its strong validator, and take nothing without one.
 
 Source: RFC 9110, sections 13.1.5, 14.2 and 15.3.7.
 
-Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors, web.exchange,
-web.fields, web.hits, web.storing, web.validation, web.vary.
+Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors, metrics.counters,
+metrics.declared, web.exchange, web.fields, web.hits, web.storing, web.validation, web.vary.
 """
 
 from __future__ import annotations
