@@ -18,8 +18,9 @@ every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
 Imports: core.cache, core.config, core.growing, drivers.base, errors, web.authorize,
-web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits, web.keeping,
-web.ranges, web.resuming, web.revalidate, web.routes, web.storing, web.validation, web.vary.
+web.background, web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits,
+web.keeping, web.prefetching, web.queueing, web.ranges, web.resuming, web.revalidate, web.routes,
+web.storing, web.validation, web.vary.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
 from .authorize import Hook
+from .background import Background
 from .directives import request_directives
 from .forward import Forwarder
 from .growing import GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
+from .prefetching import Prefetching
+from .queueing import Queuer
 from .revalidate import Revalidator
 from .routes import Routes
 
@@ -114,10 +118,14 @@ class CacheFilter:
             not_images=service.not_images,
         )
         keeper = Keeper(cache, settings, rules, self._hook)
-        self._forward = Forwarder(app, cache, settings, keeper)
+        self._forward = Forwarder(app, cache, settings, keeper, Queuer(cache, self._routes))
         self._revalidator = Revalidator(app, cache, settings, rules, keeper, self._forward)
+        prefetching = Prefetching(self, cache, self._routes, settings)
+        self._background = Background(cache, prefetching)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not self._background.is_begun:
+            self._background.begin(environ)
         method = environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
             return self._change(environ, start_response)
