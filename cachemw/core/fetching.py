@@ -1,18 +1,23 @@
-"""Fetch an image through a WSGI app that has the filter in it.
+"""Fetch images from the queue through whatever has the filter in it.
 
-Imports: core.outcomes, errors.
+Imports: core.cache, core.config, core.outcomes, core.prefetch, core.targets, errors.
 """
 
 from __future__ import annotations
 
+import abc
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from . import outcomes
+from . import outcomes, targets
+from .cache import ImageCache
+from .config import Settings
 from .outcomes import Outcome
+from .prefetch import Fetch, Prefetcher
+from .targets import Target
 
 App = Callable[..., Iterable[bytes]]
 Fields = Sequence[tuple[str, str]]
@@ -79,7 +84,7 @@ def without(text: str, fields: Fields) -> str:
     return text
 
 
-def fetch(app: App, environ: dict[str, Any], advance: Callable[[int], None]) -> Outcome | None:
+def call(app: App, environ: dict[str, Any], advance: Callable[[int], None]) -> Outcome | None:
     """Ask an app for an image, and read its answer to the end if it is being stored.
 
     :param advance: called with the number of bytes that came.
@@ -110,3 +115,66 @@ def fetch(app: App, environ: dict[str, Any], advance: Callable[[int], None]) -> 
         close = getattr(body, "close", None)
         if close is not None:
             close()
+
+
+class Fetcher(Prefetcher):
+    """Works a queue, and asks for each image as its id or URL says.
+
+    :param settings: of the filter.
+    :param observe: as for :class:`~cachemw.core.prefetch.Prefetcher`.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        settings: Settings,
+        observe: Callable[[Fetch], object] = lambda fetch: None,
+    ) -> None:
+        super().__init__(cache, settings.follow_timeout, observe)
+        self._settings = settings
+
+    @abc.abstractmethod
+    def ask(self, target: Target, fields: Fields, fetch: Fetch) -> Outcome | None:
+        """Ask for an image, and read the answer to its end if it is being stored.
+
+        :param fields: request fields of the operator's.
+        :return: ``None``: it was read to its end.
+        """
+
+    def fetch(self, fetch: Fetch) -> Outcome:
+        try:
+            fields = read_fields(self._settings.prefetch_headers)
+        except ConfigError as exc:
+            return Outcome(str(exc))
+        target = targets.target_of(fetch.image_id, fetch.url, self._settings)
+        if target is None:
+            return outcomes.NOT_FETCHABLE
+        try:
+            judged = self.ask(target, fields, fetch)
+        except Exception as exc:
+            judged = outcomes.of_error(exc)
+        if judged is None:
+            judged = outcomes.of_end(self.cache.is_cached(fetch.image_id))
+        return Outcome(without(judged.reason, fields), judged.is_lasting)
+
+
+class AppFetcher(Fetcher):
+    """Asks a WSGI app, such as a pipeline with the filter in it.
+
+    :param app: the app.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        cache: ImageCache,
+        settings: Settings,
+        observe: Callable[[Fetch], object] = lambda fetch: None,
+    ) -> None:
+        super().__init__(cache, settings, observe)
+        self._app = app
+
+    def ask(self, target: Target, fields: Fields, fetch: Fetch) -> Outcome | None:
+        environ = targets.environ_of(target)
+        add_fields(environ, fields)
+        return call(self._app, environ, fetch.advance)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -96,6 +97,7 @@ class Fetch:
 
     :ivar received: bytes that came.
     :ivar outcome: what became of it, once it is over.
+    :ivar judged: what the try came to, which may be given up before that.
     """
 
     def __init__(self, image_id: str, url: str | None) -> None:
@@ -105,6 +107,7 @@ class Fetch:
         self.moves = 0
         self.began = time.time()
         self.outcome: Outcome | None = None
+        self.judged: Outcome | None = None
         self.waiter = concurrency.Waiter()
 
     def advance(self, count: int) -> None:
@@ -155,7 +158,7 @@ class Prefetcher(abc.ABC):
 
     def step(self) -> float:
         """Try one image, if one is due. :return: seconds after which to call again."""
-        if len(self._stuck) >= MOST_STUCK:
+        if self.hangs:
             if not self._has_complained:
                 log.warning("nothing is prefetched: %d fetches hang in the app", MOST_STUCK)
             self._has_complained = True
@@ -206,9 +209,12 @@ class Prefetcher(abc.ABC):
         if fetch is None:
             fetch = Fetch(claim.image_id, claim.note.url)
             self._begin(fetch)
+        fetch.judged = None
         outcome = self._watch(fetch)
         if outcome is not None:
             self._settle(claim, outcome)
+            fetch.judged = outcome
+            self._observe(fetch)
         return outcome
 
     def _begin(self, fetch: Fetch) -> None:
@@ -241,7 +247,6 @@ class Prefetcher(abc.ABC):
                 moves, moved = fetch.moves, now
             elif now - moved > self._stall_seconds and self._leave(fetch):
                 return outcomes.of_stall(self._stall_seconds, fetch.received)
-        self._observe(fetch)
         return fetch.outcome
 
     def _leave(self, fetch: Fetch) -> bool:
@@ -274,32 +279,51 @@ class Prefetcher(abc.ABC):
             with self._lock:
                 self._resting[image_id] = time.monotonic() + 60.0
 
-    def work_off(self, is_over: Callable[[], bool] = lambda: False) -> dict[str, Outcome]:
+    def work_off(self, workers: int = 1) -> dict[str, Outcome]:
         """Try every image that waits once, whenever it failed before; also those that come
         meanwhile. Images that others fetch are waited for.
 
-        :param is_over: asked before each image whether that was enough.
+        :param workers: how many to fetch at a time.
         :return: what became of each.
         """
         found: dict[str, Outcome] = {}
-        while not is_over() and len(self._stuck) < MOST_STUCK:
+        threads = [
+            threading.Thread(target=self._work_off, args=[found], name="cachemw-work")
+            for _ in range(workers)
+        ]
+        for thread in threads:
+            thread.daemon = True
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+    def _work_off(self, found: dict[str, Outcome]) -> None:
+        while not self.hangs:
             waiting = [i for i in self.cache.get_queued_images() if i not in found]
             if not waiting:
-                break
-            has_tried = False
-            for image_id in waiting:
-                if is_over() or len(self._stuck) >= MOST_STUCK:
-                    break
-                claim = self.cache.claim_queued(image_id)
-                if claim is None:
-                    continue
-                try:
-                    outcome = self.try_once(claim)
-                finally:
-                    claim.close()
-                has_tried = True
-                if outcome is not None:
-                    found[image_id] = outcome
-            if not has_tried:
-                concurrency.Waiter().wait(_TICK * 3)
-        return found
+                return
+            tried = [self._try_unless_found(image_id, found) for image_id in waiting]
+            if not any(tried):
+                time.sleep(_TICK)
+
+    def _try_unless_found(self, image_id: str, found: dict[str, Outcome]) -> bool:
+        if self.hangs or image_id in found:
+            return False
+        claim = self.cache.claim_queued(image_id)
+        if claim is None:
+            return False
+        try:
+            if image_id in found:
+                return False
+            outcome = self.try_once(claim)
+            if outcome is not None:
+                found[image_id] = outcome
+            return True
+        finally:
+            claim.close()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether so many fetches hang in the app that no more are begun."""
+        return len(self._stuck) >= MOST_STUCK
