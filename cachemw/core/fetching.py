@@ -152,7 +152,7 @@ class Fetcher(Prefetcher):
         try:
             judged = self.ask(target, fields, fetch)
         except Exception as exc:
-            judged = outcomes.of_error(exc)
+            judged = outcomes.of_error(exc, fetch.received)
         if judged is None:
             judged = outcomes.of_end(self.cache.is_cached(fetch.image_id))
         return Outcome(without(judged.reason, fields), judged.is_lasting)

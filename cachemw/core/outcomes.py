@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from ..errors import CacheMwError, DriverError, FillError
+from ..errors import CacheMwError, ChecksumMismatch, DriverError, FillError, UpstreamFailed
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,13 +99,21 @@ def of_answer(status: str, headers: Iterable[tuple[str, str]]) -> Outcome | None
     return None
 
 
-def of_error(exc: BaseException) -> Outcome:
-    """Judge what was raised while an image was fetched."""
+def of_error(exc: BaseException, received: int = 0) -> Outcome:
+    """Judge what was raised while an image was fetched.
+
+    :param received: bytes that came before.
+    """
+    if isinstance(exc, ChecksumMismatch):
+        return Outcome(f"wrong checksum: {exc.reason}")
     if isinstance(exc, FillError | DriverError):
         return Outcome(exc.reason)
-    if isinstance(exc, CacheMwError):
-        return Outcome(str(exc) or type(exc).__name__)
-    return Outcome(f"the app failed: {type(exc).__name__}: {exc}")
+    if isinstance(exc, UpstreamFailed) and received:
+        # What the HTTP library says of it is not for people.
+        return Outcome(f"the app broke off after {received} bytes")
+    said = str(exc) if isinstance(exc, CacheMwError) else f"{type(exc).__name__}: {exc}"
+    after = f" after {received} bytes" if received else ""
+    return Outcome(f"the app failed{after}: {said}")
 
 
 def of_end(is_cached: bool) -> Outcome:
