@@ -91,7 +91,7 @@ class ServerFetcher(Fetcher):
         status = f"{response.status} {response.reason}"
         judged = outcomes.of_answer(status, response.getheaders())
         if judged is not None:
-            return judged
+            return self._failed(fetch, judged.reason) if response.status >= 500 else judged
         while block := response.read1(_BLOCK):
             fetch.advance(len(block))
         if response.length:
