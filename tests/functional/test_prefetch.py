@@ -242,3 +242,17 @@ def test_id_that_gives_another_image_is_not_fetched(make):
     assert "nothing says how to fetch it" in failures(app)["HTTP://localhost/x"]
     assert "another image" in failures(app)["http://LOCALHOST/x"]
     assert [asked for asked in inner.asked if asked.method == "GET"] == []
+
+
+@pytest.mark.parametrize(("authorize", "guarded"), [("app", True), ("off", False)])
+def test_what_is_fetched_behind_the_authentication_stays_guarded(make, authorize, guarded):
+    """It was fetched without asking who may have it, and may be given out only by asking."""
+    inner = RangedOrigin(BODY)
+    inner.fields = [("Cache-Control", "max-age=600")]
+    app = make(inner, authorize=authorize)
+    app.cache.queue_image("http://localhost/cat.img")
+    get(app, "/other", method="OPTIONS")
+    wait_until(lambda: not app.cache.get_queue(), "it was fetched")
+
+    with app.cache.open_for_read("http://localhost/cat.img") as entry:
+        assert entry.record.guarded is guarded
