@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import threading
 import time
 from collections import deque
@@ -41,7 +42,8 @@ LONGEST_PAUSE = 3600.0
 #: Threads of a process that may hang in an app; then it fetches nothing until one comes back.
 MOST_STUCK = 8
 
-#: Seconds between two looks at the queue, and after which it is read though it seems the same.
+#: Seconds between two looks at the queue, and after which one that is not empty is read though
+#: it seems the same.
 LOOK = 1.0
 READ_AGAIN = 10.0
 
@@ -86,7 +88,7 @@ def due(queue: Iterable[Mapping[str, Any]], now: float) -> list[str]:
 def next_due(queue: Iterable[Mapping[str, Any]], now: float) -> float:
     """Give the seconds until the next image may be tried; infinite if none waits for that."""
     waiting = [queued["after"] - now for queued in queue if not queued["set_aside"]]
-    return min((seconds for seconds in waiting if seconds > 0), default=float("inf"))
+    return min((seconds for seconds in waiting if seconds > 0), default=math.inf)
 
 
 # Effects
@@ -187,8 +189,14 @@ class Prefetcher(abc.ABC):
         if state == self._state and now < self._read_again:
             return None
         queue = self.cache.get_queue()
+        if state != self._state:
+            # Once more soon: the state may stay the same if it changes twice in a moment.
+            self._read_again = now + LOOK
+        elif queue:
+            self._read_again = now + min(READ_AGAIN, max(next_due(queue, time.time()), LOOK))
+        else:
+            self._read_again = math.inf
         self._state = state
-        self._read_again = now + min(READ_AGAIN, max(next_due(queue, time.time()), LOOK))
         found = self._rested(due(queue, time.time()), now)
         with self._lock:
             self._plan = deque(found)

@@ -17,8 +17,18 @@ BODY = b"image" * 1000
 URL = "/cat.img"
 
 
+#: Threads of other tests' filters.
+others = set()
+
+
+@pytest.fixture(autouse=True)
+def only_own():
+    others.clear()
+    others.update(threading.enumerate())
+
+
 def threads(name="cachemw-prefetch"):
-    return [thread for thread in threading.enumerate() if thread.name == name]
+    return [t for t in threading.enumerate() if t.name == name and t not in others]
 
 
 @pytest.fixture
@@ -29,7 +39,6 @@ def origin():
 @pytest.fixture
 def make(tmp_path, origin, driver_name):
     """Give filters; what runs for them is over after the test."""
-    before = len(threads())
     made = []
 
     def make(**options):
@@ -41,7 +50,7 @@ def make(tmp_path, origin, driver_name):
     for cache in made:
         cache.close()
     made.clear()
-    wait_until(lambda: len(threads()) <= before, "all have ended")
+    wait_until(lambda: not threads(), "all have ended")
 
 
 def queue(app, *numbers):
