@@ -256,3 +256,20 @@ def test_what_is_fetched_behind_the_authentication_stays_guarded(make, authorize
 
     with app.cache.open_for_read("http://localhost/cat.img") as entry:
         assert entry.record.guarded is guarded
+
+
+def test_an_app_that_says_the_credentials_has_them_taken_out(make, monkeypatch, caplog):
+    def burst(environ, start_response):
+        raise ValueError(f"no such token: {environ.get('HTTP_X_AUTH_TOKEN')}")
+
+    monkeypatch.setenv("FIELDS", "X-Auth-Token: s3cret-token")
+    app = make(burst, prefetch_headers="env:FIELDS")
+    app.cache.queue_image("http://localhost/cat.img")
+    with pytest.raises(ValueError, match="None"):
+        get(app, "/other", method="OPTIONS")
+    wait_until(lambda: all(failures(app).values()), "it was tried")
+
+    assert failures(app) == {
+        "http://localhost/cat.img": "the app failed: ValueError: no such token: ..."
+    }
+    assert "s3cret" not in caplog.text
