@@ -6,24 +6,27 @@ all. Everything about bytes and files is the driver's; everything about HTTP is 
 package's.
 
 Imports: concurrency, core.capacity, core.checksum, core.config, core.entries, core.fills,
-core.opening, core.reader, core.sharing, drivers._hits, drivers.base, errors, metrics.counters,
-metrics.declared, names.
+core.opening, core.reader, core.sharing, core.targets, drivers._hits, drivers.base, drivers.queued,
+errors, metrics.counters, metrics.declared, names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+import weakref
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any, BinaryIO, Protocol
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
 from ..drivers.base import Entry, Record
+from ..drivers.queued import Claim
 from ..errors import DriverError
 from ..metrics.counters import Counters
 from ..metrics.declared import DRIVER_SECONDS
 from ..names import check_image_id
+from . import targets
 from .capacity import Capacity
 from .checksum import parse_checksum
 from .config import Settings
@@ -37,6 +40,13 @@ log = concurrency.get_logger(__name__)
 
 #: Bytes read at a time from a file that is cached.
 BLOCK = 2**20
+
+
+class Worker(Protocol):
+    """Works on a cache in the background."""
+
+    def end(self) -> None:
+        """Stop, since the cache is about to be closed."""
 
 
 class ImageCache:
@@ -84,9 +94,13 @@ class ImageCache:
         )
         self.fills = Fills(self.driver, self.capacity, self.counters)
         self.sharing = Sharing(self.driver, self.capacity, self.fills, self.entries, self.counters)
+        #: What works on the cache in the background, and ends before it.
+        self.workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
     def close(self) -> None:
         """Write what is gathered and let go of the directory."""
+        for worker in list(self.workers):
+            worker.end()
         self.fills.stop()
         self.driver.close()
         self.counters.close()
@@ -246,19 +260,57 @@ class ImageCache:
     # Queue
 
     @concurrency.offloaded
-    def queue_image(self, image_id: str | int) -> bool:
-        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
-        return self.driver.queue_image(check_image_id(image_id))
+    def queue_image(
+        self, image_id: str | int, url: str | None = None, *, anew: bool = True
+    ) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or queued.
+
+        :param url: how a request fetched it, if one named it.
+        :param anew: whether an image that was set aside starts anew.
+        """
+        return self.driver.queue_image(check_image_id(image_id), url, anew)
+
+    @concurrency.offloaded
+    def can_fetch(self, image_id: str | int, url: str | None = None) -> bool:
+        """Say whether anything tells how to fetch an image, so that queueing it makes sense.
+
+        :param url: how a request fetched it, if one named it.
+        """
+        image_id = check_image_id(image_id)
+        if targets.target_of(image_id, url, self.settings) is not None:
+            return True
+        # A request may have named it before it was queued.
+        return any(
+            queued["image_id"] == image_id and queued["url"] for queued in self.driver.get_queue()
+        )
 
     @concurrency.offloaded
     def is_queued(self, image_id: str | int) -> bool:
-        """Say whether an image is in the queue."""
+        """Say whether an image waits in the queue, and was not set aside."""
         return self.driver.is_queued(check_image_id(image_id))
 
     @concurrency.offloaded
     def get_queued_images(self) -> list[str]:
-        """List the ids in the queue, the longest waiting first."""
+        """List the ids that wait in the queue, the longest waiting first."""
         return self.driver.get_queued_images()
+
+    @concurrency.offloaded
+    def get_queue(self) -> list[dict[str, Any]]:
+        """List all that is in the queue, the longest waiting first: dicts with ``image_id``,
+        ``queued`` (since when), ``url``, ``tries``, ``after`` (not tried before that),
+        ``reason`` (of the last failure), ``set_aside`` and ``fetching``."""
+        return self.driver.get_queue()
+
+    @concurrency.offloaded
+    def queue_state(self) -> Hashable:
+        """Give what is mostly another once the queue has changed; it costs next to nothing."""
+        return self.driver.queue_state()
+
+    @concurrency.offloaded
+    def claim_queued(self, image_id: str) -> Claim | None:
+        """Keep all others from fetching a queued image; ``None`` if it is not queued, or
+        somebody fetches it."""
+        return self.driver.claim_queued(image_id)
 
     @concurrency.offloaded
     def delete_queued_image(self, image_id: str | int) -> bool:
