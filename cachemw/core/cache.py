@@ -3,9 +3,9 @@
 What the filter, the commands and other people's code use. Everything about
 bytes and files is the driver's; everything about HTTP is the web package's.
 
-Imports: concurrency, core.asked, core.body, core.capacity, core.checksum, core.config, core.fill,
-core.fills, core.growing, core.hot, core.reader, core.verified, drivers._hits, drivers.base,
-errors, names.
+Imports: concurrency, core.asked, core.body, core.capacity, core.check, core.checksum, core.config,
+core.fill, core.fills, core.growing, core.hot, core.reader, core.verified, drivers._hits,
+drivers.base, errors, names.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..names import check_image_id
 from .asked import Asked
 from .body import Chunk
 from .capacity import Capacity, Room
+from .check import Finding, Progress, Report, Scrubbed, check, scrub
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
 from .fill import NEVER, Fill
@@ -88,10 +89,18 @@ class ImageCache:
         cache._begin(settings)
         return cache
 
-    def _begin(self, settings: Settings) -> None:
+    @classmethod
+    def to_look_at(cls, settings: Settings) -> ImageCache:
+        """Open the cache that the settings describe for nothing but :meth:`check`: nothing is
+        made or mended by opening it."""
+        cache = cls.__new__(cls)
+        cache._begin(settings, looks=True)
+        return cache
+
+    def _begin(self, settings: Settings, looks: bool = False) -> None:
         self.settings = settings
         concurrency.configure(settings.concurrency)
-        self.driver = _configured_driver(settings)
+        self.driver = _configured_driver(settings, looks)
         self.capacity = Capacity(
             self.driver,
             max_size=settings.max_size,
@@ -615,6 +624,36 @@ class ImageCache:
         """
         return self.driver.clean(stall_time)
 
+    @concurrency.offloaded
+    def check(
+        self,
+        repair: bool = False,
+        progress: Progress | None = None,
+        found: Callable[[Finding], object] | None = None,
+    ) -> Report:
+        """Verify all images, and whether all else in the directory is as it should be. Servers
+        may go on meanwhile.
+
+        A repair loses nothing that is intact; it can be interrupted, and done again.
+
+        :param repair: whether to mend what is wrong.
+        :param progress: called now and then with bytes verified and bytes in all.
+        :param found: called with each finding when it is made.
+        """
+        return check(self.driver, repair, progress, found)
+
+    @concurrency.offloaded
+    def scrub(self, byte_budget: int, progress: Progress | None = None) -> Scrubbed:
+        """Verify the images whose turn was longest ago; damaged ones leave the cache.
+
+        :param byte_budget: bytes after which no further image is begun; the last one may go
+            beyond them.
+        :param progress: called after each block with bytes read and the budget; it may wait,
+            and may raise to end it.
+        :return: how many images, their bytes, and how many were damaged.
+        """
+        return scrub(self.driver, byte_budget, progress)
+
     # Queue
 
     @concurrency.offloaded
@@ -671,21 +710,24 @@ def _completing(record: Record) -> Callable[[int, str], Record]:
     return lambda size, checksum: dataclasses.replace(record, size=size, checksum=checksum)
 
 
-def _configured_driver(settings: Settings) -> Driver:
+def _configured_driver(settings: Settings, looks: bool) -> Driver:
     try:
-        return _driver(settings.driver, settings)
+        return _driver(settings.driver, settings, looks)
     except BadDriverConfiguration as exc:
         if settings.driver == FALLBACK_DRIVER or not settings.driver_fallback:
             raise
         log.warning("%s; using %s in its place", exc, FALLBACK_DRIVER)
-    return _driver(FALLBACK_DRIVER, settings)
+    return _driver(FALLBACK_DRIVER, settings, looks)
 
 
-def _driver(name: str, settings: Settings) -> Driver:
+def _driver(name: str, settings: Settings, looks: bool) -> Driver:
     driver: Driver = _driver_class(name, settings.dir)(
         settings.dir, durability=settings.durability, stall_time=settings.stall_time
     )
-    driver.configure()
+    if looks:
+        driver.look()
+    else:
+        driver.configure()
     return driver
 
 

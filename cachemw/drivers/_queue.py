@@ -58,11 +58,15 @@ def listing(queue: int) -> list[str]:
     :raises OSError: the directory cannot be read.
     """
     waiting = sorted((status.st_mtime_ns, name) for name, status in scan(queue))
-    ids = [_id_of(name, queue) for _, name in waiting]
+    ids = [id_of(name, queue) for _, name in waiting]
     return [image_id for image_id in ids if image_id is not None]
 
 
-def _id_of(name: str, queue: int) -> str | None:
+def id_of(name: str, queue: int) -> str | None:
+    """Give the id that a file stands for; ``None``: it names no image.
+
+    :raises OSError: it cannot be read.
+    """
     if names.is_safe_name(name):
         return name
     try:
