@@ -136,19 +136,32 @@ class _Check:
         self._report = Report()
         #: Entries that something is wrong with already.
         self._wrong: set[str] = set()
+        #: Whether the directory can be locked: else nobody can use it, and nothing is mended.
+        self._locks = False
 
     def run(self) -> Report:
         for fault in self._driver.healed():
             self._add(fault, is_mended=True)
+        is_first = True
         for inspector in self._driver.inspectors():
+            if inspector.needs_lock and is_first:
+                is_first, self._locks = False, self._can_lock()
             with contextlib.closing(inspector):
                 self._inspect(inspector)
         self._verify_all()
-        if self._repair:
+        if self._repair and self._locks:
             # What a crash left half done is repaired by whoever takes the lock.
             with self._driver.exclusive():
                 pass
         return self._report
+
+    def _can_lock(self) -> bool:
+        try:
+            with self._driver.looking():
+                return True
+        except DriverError as exc:
+            log.warning("%s", exc)
+            return False
 
     def _add(self, fault: Fault, is_mended: bool = False) -> None:
         if fault.kind == "entry" and fault.is_damage:
@@ -185,9 +198,11 @@ class _Check:
             self._add(fault)
             return
         is_mended = False
-        with self._driver.looking() if inspector.needs_lock else contextlib.nullcontext():
+        is_locked = inspector.needs_lock and self._locks
+        may_mend = self._repair and is_locked == inspector.needs_lock
+        with self._driver.looking() if is_locked else contextlib.nullcontext():
             fault = self._look(inspector, name)
-            if fault is not None and fault.is_damage and self._repair:
+            if fault is not None and fault.is_damage and may_mend:
                 is_mended = self._mend(inspector, name)
         if fault is not None:
             self._add(fault, is_mended)
@@ -214,7 +229,7 @@ class _Check:
         verified = verify(
             self._driver,
             name,
-            mends=self._repair,
+            mends=self._repair and self._locks,
             read=lambda size: self._progress(before + size, max(total, before + size)),
         )
         if verified is None:
@@ -258,7 +273,7 @@ def verify(
         fits the bytes, but not the file any more, gets it back.
     :param read: called now and then with how many of its bytes were read.
     :return: ``None``: it is gone or was replaced, or has no checksum to be compared with.
-    :raises DriverError: it cannot be opened, or cannot be mended.
+    :raises DriverError: it cannot be opened.
     """
     try:
         entry = driver.open_stored(name)
@@ -283,15 +298,22 @@ def _verified(
     if problem:
         fault = Fault("entry", name, record.image_id, problem, _TO_INVALID)
         entry.image_id = record.image_id
-        return Verified(size, fault, mends and driver.condemn(entry, name, problem))
+        return Verified(size, fault, mends and _is_done(driver.condemn, entry, name, problem))
     if loose is None:
         return Verified(size)
     problem = "its record does not fit the file's times, but its bytes have the checksum"
     fault = Fault("record", name, loose.image_id, problem, "write the record again")
-    if mends:
-        entry.image_id = loose.image_id
-        driver.adopt(entry, loose)
-    return Verified(size, fault, mends)
+    entry.image_id = loose.image_id
+    return Verified(size, fault, mends and _is_done(driver.adopt, entry, loose))
+
+
+def _is_done(mend: Callable[..., object], entry: Entry, *args: Any) -> bool:
+    try:
+        mend(entry, *args)
+    except DriverError as exc:
+        log.warning("%s could not be mended: %s", entry.image_id, exc)
+        return False
+    return True
 
 
 def _compare(entry: Entry, record: Record, read: Callable[[int], object]) -> tuple[int, str]:

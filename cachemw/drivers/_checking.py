@@ -44,7 +44,7 @@ class CheckingFiles(FileDriver):
 
     def inspectors(self) -> Sequence[Inspector]:
         return [
-            _inspect_tree.Build(self.tree, self.lock),
+            _inspect_tree.Build(self.tree),
             _inspect_tree.Foreign(self.tree),
             _inspect_tree.Modes(self.tree),
             *self._inspectors_of_totals(),

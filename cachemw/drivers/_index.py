@@ -443,9 +443,14 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def text(image_id: bytes) -> str:
-    """Give an id as it stands in a row."""
-    return image_id.decode("utf-8", "surrogatepass")
+def text(image_id: bytes | str) -> str:
+    """Give an id as it stands in a row, which may be damaged."""
+    if isinstance(image_id, str):
+        return image_id
+    try:
+        return image_id.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return image_id.decode("utf-8", "backslashreplace")
 
 
 def row(

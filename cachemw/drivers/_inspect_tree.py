@@ -59,9 +59,8 @@ class Build(Inspector):
 
     needs_lock = False
 
-    def __init__(self, tree: Tree, lock: _lock.DirectoryLock) -> None:
+    def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._lock = lock
 
     def suspects(self) -> Iterator[str]:
         yield from Tree.SUBDIRECTORIES
@@ -71,8 +70,7 @@ class Build(Inspector):
         is_folder = name in Tree.SUBDIRECTORIES
         status = status_of(name, self._tree)
         if status is None:
-            # A directory that was never used has none of them.
-            if not is_folder or not self._lock.last_writer():
+            if not is_folder or not self._is_used():
                 return None
             return Fault("folder", name, None, "is missing", "make it")
         if stat.S_ISDIR(status.st_mode) if is_folder else stat.S_ISREG(status.st_mode):
@@ -84,6 +82,11 @@ class Build(Inspector):
             mend = "remove it, and make a directory" if is_folder else "remove it"
         problem = f"is {found} in the place of {'a directory' if is_folder else 'a file'} of ours"
         return Fault("folder", name, None, problem, mend)
+
+    def _is_used(self) -> bool:
+        """Say whether a driver of ours was here; else there need not be all folders."""
+        ours = (_lock.NAME, *(name for name in Tree.SUBDIRECTORIES if name.startswith(".")))
+        return any(status_of(name, self._tree) is not None for name in ours)
 
     def mend(self, name: str) -> bool:
         status = status_of(name, self._tree)

@@ -231,8 +231,9 @@ def finish(name: str, status: os.stat_result, records_fd: int) -> bool:
     :raises OSError: it cannot be read or renamed.
     """
     pending = _pending(name, status)
-    tie, _, _ = _read_aside(pending, records_fd).partition(b"\n")
-    if tie != _tie(status):
+    tie, _, data = _read_aside(pending, records_fd).partition(b"\n")
+    # Whoever wrote it may have died in the middle.
+    if tie != _tie(status) or decode(data) is None:
         return False
     os.rename(pending, name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
     return True

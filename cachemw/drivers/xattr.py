@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from .. import concurrency, names
-from ..errors import BadDriverConfiguration
+from ..errors import BadDriverConfiguration, DriverError
 from . import _xattrs
 from ._checking import CheckingFiles
 from ._files import names_of
@@ -237,8 +237,11 @@ class _Total(Inspector):
         yield LOCK_NAME
 
     def look(self, name: str) -> Fault | None:
-        with self._driver.looking():
-            miscount = self._driver.miscount()
+        try:
+            with self._driver.looking():
+                miscount = self._driver.miscount()
+        except DriverError:
+            return None  # without a lock, there is no total either
         if not miscount:
             return None
         problem = f"its total is {miscount:+d} bytes off"
