@@ -62,5 +62,4 @@ def _shown(text: str) -> str:
 def _summary(report: Report) -> str:
     wrong = len(report.damage)
     mended = sum(finding.is_mended for finding in report.damage)
-    verified = f"{report.images} images of {report.bytes} bytes verified"
-    return f"{verified}, {wrong} findings, {mended} of them mended"
+    return f"{report.images} verified ({report.bytes} bytes), {wrong} wrong, {mended} of it mended"

@@ -30,7 +30,7 @@ BLOCK = 2**20
 SETTLE = 1.0
 
 #: Names of images asked for at a time.
-_BATCH = 100
+_BATCH = 1000
 
 #: Gets bytes that were verified, and bytes that are to be verified in all.
 Progress = Callable[[int, int], object]

@@ -328,5 +328,3 @@ def test_a_large_record_is_written_again_where_it_was_lost(driver):
     with driver.open_for_read("a/b") as entry:
         assert entry.record.headers == LONG_HEADERS
     assert_sound(driver)
-
-
