@@ -5,9 +5,9 @@ What the commands and other people's code use. The filter works with two parts o
 all. Everything about bytes and files is the driver's; everything about HTTP is the web
 package's.
 
-Imports: concurrency, core.capacity, core.checksum, core.config, core.entries, core.fills,
-core.opening, core.reader, core.sharing, core.targets, drivers._hits, drivers.base, drivers.queued,
-errors, metrics.counters, metrics.declared, names.
+Imports: concurrency, core.capacity, core.check, core.checksum, core.config, core.entries,
+core.fills, core.opening, core.reader, core.sharing, core.targets, drivers._hits, drivers.base,
+drivers.queued, errors, metrics.counters, metrics.declared, names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 from .. import concurrency
@@ -28,6 +28,7 @@ from ..metrics.declared import DRIVER_SECONDS
 from ..names import check_image_id
 from . import targets
 from .capacity import Capacity
+from .check import Finding, Progress, Report, Scrubbed, check, scrub
 from .checksum import parse_checksum
 from .config import Settings
 from .entries import Entries
@@ -73,10 +74,18 @@ class ImageCache:
         cache._begin(settings)
         return cache
 
-    def _begin(self, settings: Settings) -> None:
+    @classmethod
+    def to_look_at(cls, settings: Settings) -> ImageCache:
+        """Open the cache that the settings describe for nothing but :meth:`check`: nothing is
+        made or mended by opening it."""
+        cache = cls.__new__(cls)
+        cache._begin(settings, looks=True)
+        return cache
+
+    def _begin(self, settings: Settings, looks: bool = False) -> None:
         self.settings = settings
         concurrency.configure(settings.concurrency)
-        self.driver = open_driver(settings)
+        self.driver = open_driver(settings, looks)
         #: What is counted in this directory, by every process.
         self.counters = Counters(self.driver.directory)
         self.capacity = Capacity(
@@ -256,6 +265,36 @@ class ImageCache:
         :return: files removed.
         """
         return self.driver.clean(stall_time)
+
+    @concurrency.offloaded
+    def check(
+        self,
+        repair: bool = False,
+        progress: Progress | None = None,
+        found: Callable[[Finding], object] | None = None,
+    ) -> Report:
+        """Verify all images, and whether all else in the directory is as it should be. Servers
+        may go on meanwhile.
+
+        A repair loses nothing that is intact; it can be interrupted, and done again.
+
+        :param repair: whether to mend what is wrong.
+        :param progress: called now and then with bytes verified and bytes in all.
+        :param found: called with each finding when it is made.
+        """
+        return check(self.driver, repair, progress, found)
+
+    @concurrency.offloaded
+    def scrub(self, byte_budget: int, progress: Progress | None = None) -> Scrubbed:
+        """Verify the images whose turn was longest ago; damaged ones leave the cache.
+
+        :param byte_budget: bytes after which no further image is begun; the last one may go
+            beyond them.
+        :param progress: called after each block with bytes read and the budget; it may wait,
+            and may raise to end it.
+        :return: how many images, their bytes, and how many were damaged.
+        """
+        return scrub(self.driver, byte_budget, progress)
 
     # Queue
 

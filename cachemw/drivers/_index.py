@@ -14,6 +14,7 @@ Imports: concurrency, errors, drivers._forks, drivers._hits.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 import weakref
@@ -90,10 +91,12 @@ class Index:
 
     :param path: the file, made if missing.
     :param durable: whether a change must survive a power cut once it is made.
+    :param is_reader: whether it only looks at what is there, and makes nothing.
     """
 
-    def __init__(self, path: str, durable: bool) -> None:
+    def __init__(self, path: str, durable: bool, is_reader: bool = False) -> None:
         self.path = path
+        self._is_reader = is_reader
         self._durable = durable
         # Re-entrant: the garbage collector may close an entry, and its hit be written, inside.
         self._lock = concurrency.RLock()
@@ -140,7 +143,8 @@ class Index:
             self._disconnect()
         elif self._connection is not None:
             self._inherited.append(self._connection)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        made = 0 if self._is_reader else os.O_CREAT
+        flags = os.O_RDWR | made | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self.path, flags, 0o600)
         try:
             status = os.fstat(fd)
@@ -150,12 +154,7 @@ class Index:
             self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA cache_size = -16384")
-            if not _is_filled(connection):
-                connection.executescript(_SCHEMA)
+            self._set_up(connection)
         except BaseException:
             connection.close()
             raise
@@ -164,6 +163,17 @@ class Index:
         self._connection = connection
         self._filled = False
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA cache_size = -16384")
+        if self._is_reader:
+            connection.execute("PRAGMA query_only = 1")
+            return
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        if not _is_filled(connection):
+            connection.executescript(_SCHEMA)
 
     def _is_current(self) -> bool:
         """Say whether the open file still has its name; else others use another one."""
@@ -283,7 +293,7 @@ class Index:
     def oldest(self, limit: int) -> list[tuple[str, str, int]]:
         """Give name, id and bytes of the entries read longest ago, oldest first."""
         rows = self._all("SELECT name, id, size FROM entries ORDER BY accessed LIMIT ?", limit)
-        return [(name, _text(image_id), size) for name, image_id, size in rows]
+        return [(name, text(image_id), size) for name, image_id, size in rows]
 
     def stamps(self) -> dict[str, tuple[int, float]]:
         """Give every entry's bytes and modification time by name."""
@@ -297,7 +307,7 @@ class Index:
             "SELECT id, size, hits, accessed, modified, checksum FROM entries ORDER BY id"
         )
         keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
-        return [dict(zip(keys, (_text(row[0]), *row[1:]), strict=True)) for row in rows]
+        return [dict(zip(keys, (text(row[0]), *row[1:]), strict=True)) for row in rows]
 
     def glance_rows(self) -> dict[str, tuple[int, float]]:
         """Give hits and access time by name of the table that Glance's driver left, if any."""
@@ -318,11 +328,69 @@ class Index:
             )
         )
 
+    # Check
+
+    def problem(self) -> str:
+        """Say what is wrong with the file as a whole; empty: nothing. Reads all of it.
+
+        The sum of the sizes is not looked at.
+        """
+        found = self._all("PRAGMA integrity_check(1)")
+        if found != [("ok",)]:
+            return str(found[0][0]) if found else "cannot be looked at"
+        if self._run(_schema) != _own_schema():
+            return "its tables are not as they were made"
+        if len(self._all("SELECT size FROM totals LIMIT 2")) != 1:
+            return "has no total, or several"
+        return ""
+
+    def miscount(self) -> int:
+        """Give by how much the total is more than the sum of the entries' bytes."""
+        row = self._one(
+            "SELECT (SELECT size FROM totals) - (SELECT coalesce(sum(size), 0) FROM entries)"
+        )
+        return int(row[0])
+
+    def recount(self) -> None:
+        """Make the total the sum of the entries' bytes."""
+        statement = "UPDATE totals SET size = (SELECT coalesce(sum(size), 0) FROM entries)"
+        self._run(lambda c: _write(c, lambda: c.execute(statement).close()))
+
+    def row(self, name: str) -> Row | None:
+        """Give an entry's row."""
+        row: Row | None = self._one(
+            "SELECT name, id, size, accessed, modified, checksum FROM entries WHERE name = ?", name
+        )
+        return row
+
+    def names(self, after: str, limit: int) -> list[str]:
+        """Give names of entries, in their order, that come after one."""
+        rows = self._all(
+            "SELECT name FROM entries WHERE name > ? ORDER BY name LIMIT ?", after, limit
+        )
+        return [row[0] for row in rows]
+
     def _one(self, statement: str, *parameters: Any) -> Any:
         return self._run(lambda c: c.execute(statement, parameters).fetchone())
 
     def _all(self, statement: str, *parameters: Any) -> list[Any]:
         return self._run(lambda c: c.execute(statement, parameters).fetchall())
+
+
+def _schema(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    """Describe our own tables, indexes and triggers; others may be there too."""
+    rows = connection.execute(
+        "SELECT type, name, sql FROM sqlite_schema WHERE tbl_name IN ('entries', 'totals')"
+        " AND sql IS NOT NULL ORDER BY type, name"
+    )
+    return rows.fetchall()
+
+
+@functools.cache
+def _own_schema() -> list[tuple[str, str, str]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return _schema(connection)
 
 
 def _is_filled(connection: sqlite3.Connection) -> bool:
@@ -375,8 +443,14 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _text(image_id: bytes) -> str:
-    return image_id.decode("utf-8", "surrogatepass")
+def text(image_id: bytes | str) -> str:
+    """Give an id as it stands in a row, which may be damaged."""
+    if isinstance(image_id, str):
+        return image_id
+    try:
+        return image_id.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return image_id.decode("utf-8", "backslashreplace")
 
 
 def row(

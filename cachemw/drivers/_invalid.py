@@ -73,7 +73,7 @@ def listing(invalid: int) -> list[dict[str, Any]]:
     for name, status in scan(invalid):
         if name.startswith("."):
             continue
-        image_id, reason = _read(name, invalid)
+        image_id, reason = read(name, invalid)
         found.append(
             {
                 "image_id": image_id,
@@ -85,7 +85,8 @@ def listing(invalid: int) -> list[dict[str, Any]]:
     return sorted(found, key=lambda image: image["image_id"])
 
 
-def _read(name: str, invalid: int) -> tuple[str, str]:
+def read(name: str, invalid: int) -> tuple[str, str]:
+    """Give id and reason of a file, as far as they are known."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=invalid)
         try:

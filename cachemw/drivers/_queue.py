@@ -123,14 +123,18 @@ def _waiting(queue: int) -> Iterator[tuple[str, str, float, Note]]:
         (status.st_mtime_ns, name) for name, status in statuses.items() if not name.startswith(".")
     )
     for stamp, name in order:
-        image_id = _id_of(name, queue)
+        image_id = id_of(name, queue)
         if image_id is not None:
             has_note = _notes.name_of(name) in statuses
             note = _notes.read(name, queue) if has_note else _notes.BLANK
             yield image_id, name, stamp / 1e9, note
 
 
-def _id_of(name: str, queue: int) -> str | None:
+def id_of(name: str, queue: int) -> str | None:
+    """Give the id that a file stands for; ``None``: it names no image.
+
+    :raises OSError: it cannot be read.
+    """
     if names.is_safe_name(name):
         return name
     try:

@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: concurrency, errors, drivers._boot, drivers.queued.
+Imports: concurrency, drivers._boot, drivers.faults, drivers.queued, errors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from .. import concurrency
 from ..errors import DriverError
 from ._boot import boot_id
+from .faults import Fault, Inspector
 from .queued import Claim, Note
 
 #: Variants that are kept of one image, at most.
@@ -669,6 +670,76 @@ class Driver(abc.ABC):
         """
         grace = self.stall_time if stall_time is None else stall_time
         return self.reap_invalid() + self.reap_stalled(grace)
+
+    # Check
+
+    def look(self) -> None:
+        """Open the directory to check it, in place of :meth:`configure`. Nothing is made, and
+        nothing is mended but by an inspector.
+
+        :raises BadDriverConfiguration: there is no such directory, or it cannot be opened.
+        """
+        self.configure()
+
+    def looking(self) -> contextlib.AbstractContextManager[Any]:
+        """As :meth:`exclusive`; what a crash left half done is not repaired first."""
+        return self.exclusive()
+
+    def inspectors(self) -> Sequence[Inspector]:
+        """Give what looks for faults, in an order in which what one mends is not in the way of
+        the next. The bytes of images are none of their business."""
+        return ()
+
+    def healed(self) -> list[Fault]:
+        """Give what this instance found broken on its way, and has mended; each once."""
+        return []
+
+    def stored_names(self) -> Iterator[str]:
+        """Give a name for each stored image and variant, in no order; those that come or go
+        meanwhile may be among them."""
+        for image in self.get_cached_images():
+            yield image["image_id"]
+
+    def stored_bytes(self) -> int:
+        """Give the bytes of all of these together."""
+        return self.get_cache_size()
+
+    def open_stored(self, name: str) -> Entry | None:
+        """Open what has one of these names; ``None``: it is gone, or a matter of inspectors."""
+        try:
+            return self.open_any(name)
+        except DriverError:
+            return None
+
+    def loose_record(self, name: str) -> Record | None:
+        """Give the record that an image without one seems to have lost; if its bytes have the
+        checksum, :meth:`adopt` gives it back."""
+        return None
+
+    def is_stored(self, entry: Entry, name: str) -> bool:
+        """Say whether an open image is still what has that name."""
+        return True
+
+    def condemn(self, entry: Entry, name: str, reason: str) -> bool:
+        """Take an open image that was found damaged out of the cache.
+
+        :return: whether it was; not, if it was deleted or replaced meanwhile.
+        """
+        variant = 0 if entry.record is None else entry.record.variant
+        self.invalidate(entry.image_id, reason, variant)
+        return True
+
+    def next_to_verify(self, limit: int) -> list[str]:
+        """Give names of stored images, those first that were verified longest ago; none, once
+        all had their turn (:meth:`note_verified` with an empty name begins the next)."""
+        return []
+
+    def note_verified(self, name: str) -> None:  # noqa: B027 (a driver may do without)
+        """Remember that an image had its turn; those that :meth:`next_to_verify` named before
+        it had theirs too.
+
+        :param name: empty: all begin anew.
+        """
 
     # Queue
 
