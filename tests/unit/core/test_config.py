@@ -92,7 +92,7 @@ def test_every_option_has_a_kind_a_line_of_documentation_and_a_readable_default(
     assert option.kind
     assert option.doc
     assert "\n" not in option.doc
-    assert option.scope in ("storage", "filter")
+    assert option.scope in ("storage", "filter", "manage")
     if name == "dir":
         assert option.default is None
     elif option.default != "max_size":
@@ -361,3 +361,14 @@ def test_huge_size_is_exact():
     digits = "9" * 400
 
     assert Settings.from_options({"dir": "/tmp", "max_size": digits}).max_size == int(digits)
+
+
+@pytest.mark.parametrize("value", ["se cret", "sécret", 7, "se\ncret"])
+def test_a_secret_is_not_shown(value):
+    with pytest.raises(ConfigError, match="a value that is not shown: expected letters") as caught:
+        Settings.from_options({"dir": "/x", "admin_token": value})
+    assert str(value) not in str(caught.value)
+
+    settings = Settings.from_options({"dir": "/x", "admin_token": " S3cret:/+= "})
+    assert settings.admin_token == "S3cret:/+="
+    assert "S3cret" not in repr(settings)
