@@ -6,7 +6,8 @@ all. Everything about bytes and files is the driver's; everything about HTTP is 
 package's.
 
 Imports: concurrency, core.capacity, core.checksum, core.config, core.entries, core.fills,
-core.opening, core.reader, core.sharing, drivers._hits, drivers.base, errors, names.
+core.opening, core.reader, core.sharing, drivers._hits, drivers.base, errors, metrics.counters,
+metrics.declared, names.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .. import concurrency
 from ..drivers._hits import flush_every_counter
 from ..drivers.base import Entry, Record
 from ..errors import DriverError
+from ..metrics.counters import Counters
+from ..metrics.declared import DRIVER_SECONDS
 from ..names import check_image_id
 from .capacity import Capacity
 from .checksum import parse_checksum
@@ -64,22 +67,29 @@ class ImageCache:
         self.settings = settings
         concurrency.configure(settings.concurrency)
         self.driver = open_driver(settings)
+        #: What is counted in this directory, by every process.
+        self.counters = Counters(self.driver.directory)
         self.capacity = Capacity(
             self.driver,
             max_size=settings.max_size,
             max_image_size=settings.max_image_size,
             min_free=settings.min_free,
+            counters=self.counters,
         )
         self.entries = Entries(
-            self.driver, verify_reads=settings.verify_reads, memory_size=settings.memory_size
+            self.driver,
+            verify_reads=settings.verify_reads,
+            memory_size=settings.memory_size,
+            counters=self.counters,
         )
-        self._fills = Fills(self.driver, self.capacity)
-        self.sharing = Sharing(self.driver, self.capacity, self._fills, self.entries)
+        self.fills = Fills(self.driver, self.capacity, self.counters)
+        self.sharing = Sharing(self.driver, self.capacity, self.fills, self.entries, self.counters)
 
     def close(self) -> None:
         """Write what is gathered and let go of the directory."""
-        self._fills.stop()
+        self.fills.stop()
         self.driver.close()
+        self.counters.close()
 
     # Storing
 
@@ -216,7 +226,10 @@ class ImageCache:
     @concurrency.offloaded
     def delete_cached_image(self, image_id: str | int) -> bool:
         """Remove an image. :return: whether there was one."""
-        return self.driver.delete_cached_image(check_image_id(image_id))
+        began = time.perf_counter()
+        deleted = self.driver.delete_cached_image(check_image_id(image_id))
+        self.counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "delete")
+        return deleted
 
     @concurrency.offloaded
     def mark_of_deletion(self, image_id: str) -> bytes:

@@ -199,6 +199,20 @@ def _choice(*choices: str) -> Callable[[Any], str]:
     return read
 
 
+def parse_file(value: str | os.PathLike[str]) -> str:
+    """Read the name of a file, made absolute; ``~`` is the user's home.
+
+    :return: empty: there is to be none.
+    :raises ValueError: says what was expected.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if isinstance(text, str) and text.strip().lower() == "off":
+        return ""
+    if not isinstance(text, str) or not text.strip() or text.endswith("/") or "\0" in text:
+        raise ValueError("expected off or a file")
+    return os.path.abspath(os.path.expanduser(text.strip()))
+
+
 #: How each reader's values are called on the reference page.
 _KINDS: dict[Any, str] = {
     parse_size: "size",
@@ -206,6 +220,7 @@ _KINDS: dict[Any, str] = {
     parse_bool: "yes or no",
     parse_list: "list of words",
     parse_path: "directory",
+    parse_file: "off or a file",
     parse_routes: "regular expressions, one a line",
     parse_driver: "name",
     parse_authorize: "off, app or python:MODULE:FUNCTION",
@@ -341,6 +356,13 @@ class Settings:
         _choice("any", "leader"),
         "any",
         "which thread may ask the app's answer for more: any reader's, or only the first one's",
+        scope="filter",
+    )
+
+    access_log: str = _option(
+        parse_file,
+        "off",
+        "file that gets a line for each request for an image, for replaying; off: none",
         scope="filter",
     )
 

@@ -17,9 +17,9 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: core.cache, core.config, core.growing, core.sharing, drivers.base, errors,
+Imports: core.cache, core.config, core.growing, core.sharing, drivers.base, errors, web.access_log,
 web.authorize, web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits,
-web.keeping, web.ranges, web.resuming, web.revalidate, web.routes, web.storing,
+web.keeping, web.measuring, web.ranges, web.resuming, web.revalidate, web.routes, web.storing,
 web.validation, web.vary.
 """
 
@@ -38,12 +38,14 @@ from ..core.sharing import Joined
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
+from .access_log import AccessLog
 from .authorize import Hook
 from .directives import request_directives
 from .forward import Forwarder
 from .growing import GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
+from .measuring import Meter, Watch
 from .revalidate import Revalidator
 from .routes import Routes
 
@@ -119,6 +121,8 @@ class CacheFilter:
         )
         keeper = Keeper(cache, settings, rules, self._hook)
         self._forward = Forwarder(app, cache, settings, keeper)
+        log = AccessLog(settings.access_log) if settings.access_log else None
+        self._meter = Meter(cache.counters, log)
         self._revalidator = Revalidator(app, cache, settings, rules, keeper, self._forward)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -128,10 +132,17 @@ class CacheFilter:
         image_id = self._routes.image_id(environ)
         if image_id is None:
             return self.app(environ, start_response)
-        reason = storing.bypass(environ)
-        if reason is not None:
-            return self._forward.pass_on(environ, start_response, reason)
-        return self._read(environ, start_response, image_id)
+        watch = Watch(start_response)
+        try:
+            reason = storing.bypass(environ)
+            if reason is not None:
+                body = self._forward.pass_on(environ, watch, reason)
+            else:
+                body = self._read(environ, watch, image_id)
+        except BaseException:
+            self._meter.failed(watch, image_id)
+            raise
+        return self._meter.measured(environ, watch, image_id, body)
 
     # Reading
 

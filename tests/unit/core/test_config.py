@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ BAD = {
     "duration": ["", "-1", "1w", "soon", "5 minutes", "1e3", -1, -0.5, math.nan, True, []],
     "yes or no": ["", "maybe", "2", 2, 0, []],
     "directory": ["", "  ", "a\0b", b"bytes", 5, []],
+    "off or a file": ["", "  ", "a\0b", "/logs/", b"bytes", 5, []],
     "name": ["", "two words", "a/b", "sqlite,xattr", 5, []],
     "regular expressions, one a line": ["(", "/images/\n[", "(?P<1>x)", "*"],
     "list of words": [["image/png", 5]],
@@ -71,6 +73,12 @@ GOOD = {
         (" 12.5 % ", 0.125),
     ],
     "text without blanks": [(" s3cret:/+= ", "s3cret:/+="), ("", "")],
+    "off or a file": [
+        (" Off", ""),
+        ("/var/log/images.log", "/var/log/images.log"),
+        ("~/log", os.path.expanduser("~/log")),
+        (Path("/log"), "/log"),
+    ],
     "list of words": [("a, b\nc", ("a", "b", "c")), (["a", ""], ("a",)), ("", ())],
 }
 
