@@ -58,9 +58,11 @@ setup(
         "paste.filter_factory": [
             "main = cachemw.web.filter:filter_factory",
             "cache = cachemw.web.filter:filter_factory",
+            "manage = cachemw.web.manage:filter_factory",
         ],
         "paste.app_factory": [
             "images = cachemw.web.apps.images:app_factory",
+            "manage = cachemw.web.manage:app_factory",
             "proxy = cachemw.web.apps.proxy:app_factory",
         ],
         "cachemw.drivers": [

@@ -74,6 +74,10 @@ SCOPES = {
         "The filter",
         "Taken by ``CacheFilter``, also when it is given an ``ImageCache``.",
     ),
+    "manage": (
+        "The management API",
+        "Taken by :doc:`api`. ``CacheFilter`` takes it too, and has no use for it.",
+    ),
 }
 
 

@@ -222,6 +222,22 @@ class ImageCache:
         return self.driver.get_cached_images()
 
     @concurrency.offloaded
+    def find_images(self, **query: Any) -> list[dict[str, Any]]:
+        """List some cached images, in an order; the arguments are those of
+        :meth:`cachemw.drivers.base.Driver.find_images`."""
+        return self.driver.find_images(**query)
+
+    @concurrency.offloaded
+    def count_images(self, search: str = "") -> int:
+        """Give how many cached images have a text in their id."""
+        return self.driver.count_images(search)
+
+    @concurrency.offloaded
+    def find_image(self, image_id: str | int) -> list[dict[str, Any]]:
+        """Describe a cached image, each variant for itself; empty: it is not cached."""
+        return self.driver.find_image(check_image_id(image_id))
+
+    @concurrency.offloaded
     def get_partial_images(self) -> list[dict[str, Any]]:
         """List images of which only parts are there, by id: dicts with ``image_id``, ``size``
         (bytes that are there), ``length`` (of the whole) and ``last_modified``. They are no

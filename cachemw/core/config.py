@@ -221,8 +221,20 @@ def parse_on_abort(value: str | float) -> float:
     return float(match[1]) / 100
 
 
-#: Whose values are not shown, since somebody may put the credential itself there.
-_SECRET = frozenset({parse_fields_source})
+def parse_token(value: str) -> str:
+    """Read a secret that clients send in a request field.
+
+    :return: empty: there is none.
+    :raises ValueError: says what was expected, and does not repeat the value.
+    """
+    text = value.strip() if isinstance(value, str) else None
+    if text is None or re.fullmatch(r"[!-~]*", text) is None:
+        raise ValueError("expected letters, digits and signs without blanks")
+    return text
+
+
+#: Whose values are not shown, since they are secret, or somebody may put the secret itself there.
+_SECRET = frozenset({parse_fields_source, parse_token})
 
 
 def _choice(*choices: str) -> Callable[[Any], str]:
@@ -265,6 +277,7 @@ _KINDS: dict[Any, str] = {
     parse_count: "number",
     parse_authorize: "off, app or python:MODULE:FUNCTION",
     parse_on_abort: "finish, discard or a percentage",
+    parse_token: "text without blanks",
 }
 
 
@@ -278,7 +291,8 @@ class Option:
     :param doc: one line for the operator.
     :param read: turns an ini string or a Python value into the setting.
     :param scope: ``"storage"`` for what belongs to the cache directory,
-        ``"filter"`` for what belongs to the WSGI filter.
+        ``"filter"`` for what belongs to the WSGI filter,
+        ``"manage"`` for what belongs to the management API.
     """
 
     name: str
@@ -294,7 +308,7 @@ def _option(
 ) -> Any:
     """Declare an option; without a default it is required unless it is None by meaning."""
     metadata = {"read": read, "default": default, "doc": doc, "scope": scope}
-    return dataclasses.field(metadata=metadata)
+    return dataclasses.field(metadata=metadata, repr=read not in _SECRET)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,6 +436,13 @@ class Settings:
         scope="filter",
     )
 
+    admin_token: str = _option(
+        parse_token,
+        "",
+        "secret for the management API; without it only clients on this machine may use it",
+        scope="manage",
+    )
+
     @classmethod
     def options(cls) -> tuple[Option, ...]:
         """Give the table of options, in the order of the reference page."""
@@ -511,10 +532,8 @@ def _read(option: Option, value: Any, preset: Preset | None = None) -> Any:
     try:
         return option.read(value)
     except ValueError as exc:
-        shown = f"option {option.name!r} has the value {value!r}"
-        if option.read in _SECRET:
-            shown = f"option {option.name!r} has a value that may be secret"
-        raise ConfigError(f"{shown}: {exc}") from None
+        shown = "a value that is not shown" if option.read in _SECRET else f"the value {value!r}"
+        raise ConfigError(f"option {option.name!r} has {shown}: {exc}") from None
 
 
 def _unknown(name: str, table: Mapping[str, Option]) -> str:

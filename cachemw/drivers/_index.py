@@ -2,29 +2,32 @@
 
 It can always be made again from the files, so it is never waited for on the
 way to a hit, and an index that is broken or gone is replaced. Totals are kept
-by triggers, and no operation but listing looks at more rows than it returns.
+by triggers, and no operation but listing and searching looks at more rows than it returns.
 
 SQLite before 3.51.3 can corrupt a write-ahead log that one process resets
 while others write and checkpoint; so nothing checkpoints by itself, and
 :meth:`Index.checkpoint` is called with the directory's lock held.
 
-Imports: concurrency, errors, drivers._forks, drivers._hits.
+Imports: concurrency, errors, drivers._finding, drivers._forks, drivers._hits, drivers.listing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import sqlite3
+import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from .. import concurrency
 from ..errors import DriverError
-from . import _forks
+from . import _finding, _forks
 from ._hits import Gathered
+from .listing import Query
 
 T = TypeVar("T")
 
@@ -59,6 +62,9 @@ CREATE TRIGGER IF NOT EXISTS entry_resized AFTER UPDATE OF size ON entries
     BEGIN UPDATE totals SET size = size - old.size + new.size; END;
 COMMIT;
 """
+
+#: Apart, since an index that an earlier version made is without.
+_BY_ID = "CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id)"
 
 #: ``user_version`` of an index that was filled from the files since it was made.
 _FILLED = 1
@@ -143,13 +149,35 @@ class Index:
             self._disconnect()
         elif self._connection is not None:
             self._inherited.append(self._connection)
-        made = 0 if self._is_reader else os.O_CREAT
-        flags = os.O_RDWR | made | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self.path, flags, 0o600)
+        with _connecting:
+            status = self._make_file()
+            connection = self._open()
+        self._identity = (status.st_dev, status.st_ino)
+        self._pid = os.getpid()
+        self._connection = connection
+        self._filled = False
+        return connection
+
+    def _make_file(self) -> os.stat_result:
+        """See that there is a file, and that only we may read it.
+
+        One that is there is not opened: closing a file takes away all locks of the process on
+        it, and with them those of other connections (fcntl(2)).
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            if self._is_reader:
+                raise
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, flags, 0o600))
+            status = os.lstat(self.path)
+        if stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.path)
+        return status
+
+    def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
@@ -158,10 +186,6 @@ class Index:
         except BaseException:
             connection.close()
             raise
-        self._identity = (status.st_dev, status.st_ino)
-        self._pid = os.getpid()
-        self._connection = connection
-        self._filled = False
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
@@ -174,6 +198,7 @@ class Index:
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         if not _is_filled(connection):
             connection.executescript(_SCHEMA)
+        connection.execute(_BY_ID)
 
     def _is_current(self) -> bool:
         """Say whether the open file still has its name; else others use another one."""
@@ -303,11 +328,29 @@ class Index:
     def listing(self) -> list[dict[str, Any]]:
         """Describe every entry, by id."""
         # Order of code points and of UTF-8 bytes is the same.
-        rows = self._all(
-            "SELECT id, size, hits, accessed, modified, checksum FROM entries ORDER BY id"
-        )
-        keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
-        return [dict(zip(keys, (text(row[0]), *row[1:]), strict=True)) for row in rows]
+        rows = self._all(f"SELECT {_finding.COLUMNS} FROM entries ORDER BY id")
+        return [_image(row) for row in rows]
+
+    def find(self, query: Query) -> list[dict[str, Any]]:
+        """Describe the entries that a query asks for, in its order.
+
+        :param query: whose marker, if it has one, has a value.
+        """
+        return [_image(row) for row in self._all(*_finding.find(query))]
+
+    def marker_value(self, query: Query) -> Any:
+        """Give what the entries are sorted by, of the marker; ``None``: it has no row."""
+        row = self._one(*_finding.marker_value(query))
+        return row[0]
+
+    def count(self, search: str) -> int:
+        """Give how many entries have a text in their id."""
+        row = self._one(*_finding.count(search))
+        return int(row[0])
+
+    def images(self, image_id: str) -> list[dict[str, Any]]:
+        """Describe the entries of an image."""
+        return [_image(row) for row in self._all(*_finding.images(image_id))]
 
     def glance_rows(self) -> dict[str, tuple[int, float]]:
         """Give hits and access time by name of the table that Glance's driver left, if any."""
@@ -443,6 +486,12 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+def _image(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Describe an entry; :data:`_finding.COLUMNS` are the columns."""
+    keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
+    return dict(zip(keys, (text(row[0]), *row[1:]), strict=True))
+
+
 def text(image_id: bytes | str) -> str:
     """Give an id as it stands in a row, which may be damaged."""
     if isinstance(image_id, str):
@@ -465,6 +514,10 @@ def row(
 #: wrong in a child, so none is open at that moment.
 _every_index: weakref.WeakSet[Index] = weakref.WeakSet()
 _closed_for_fork: list[Index] = []
+
+#: One at a time makes the file, so that none is made, and closed again, while another
+#: connection already has it open. Held with an index's own lock only, and so free in a fork.
+_connecting = concurrency.RLock()
 
 
 def _before_fork() -> None:

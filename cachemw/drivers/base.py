@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: concurrency, drivers._boot, drivers.faults, drivers.queued, errors.
+Imports: concurrency, drivers._boot, drivers.faults, drivers.listing, drivers.queued, errors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .. import concurrency
 from ..errors import DriverError
 from ._boot import boot_id
 from .faults import Fault, Inspector
+from .listing import Query, select
 from .queued import Claim, Note
 
 #: Variants that are kept of one image, at most.
@@ -604,6 +605,51 @@ class Driver(abc.ABC):
         """List complete images, each variant for itself, by id: dicts with ``image_id``,
         ``size``, ``hits``, ``last_accessed``, ``last_modified`` and ``checksum`` (``None``:
         adopted, not verified)."""
+
+    def find_images(
+        self,
+        *,
+        search: str = "",
+        sort: str = "image_id",
+        descending: bool = False,
+        limit: int | None = None,
+        marker: str | None = None,
+        marker_value: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """List complete images as :meth:`get_cached_images` does, but only some, in an order.
+
+        :param search: only ids that contain it.
+        :param sort: ``"image_id"``, ``"size"``, ``"hits"``, ``"last_accessed"`` or
+            ``"last_modified"``; those for which it is the same come by their ids.
+        :param limit: entries at the most, but that the variants of one image for which ``sort``
+            is the same stay together; ``None``: all.
+        :param marker: id of the last one of the page before; ``None``: the first page.
+        :param marker_value: what that one was sorted by, so that its place is known though it
+            was deleted, or changed; ``None``: as it is now.
+        :raises ValueError: ``sort`` is something else.
+        :raises ImageNotFound: nobody knows the marker's place.
+        """
+        query = Query(
+            search=search,
+            sort=sort,
+            descending=descending,
+            limit=limit,
+            marker=marker,
+            marker_value=marker_value,
+        )
+        return self._find(query)
+
+    def _find(self, query: Query) -> list[dict[str, Any]]:
+        """Answer :meth:`find_images`; a driver that has an index asks that."""
+        return select(self.get_cached_images(), query)
+
+    def count_images(self, search: str = "") -> int:
+        """Give how many complete images, each variant for itself, have a text in their id."""
+        return sum(search in image["image_id"] for image in self.get_cached_images())
+
+    def find_image(self, image_id: str) -> list[dict[str, Any]]:
+        """Describe an image as :meth:`get_cached_images` does; empty: it is not stored."""
+        return [image for image in self.get_cached_images() if image["image_id"] == image_id]
 
     @abc.abstractmethod
     def get_invalid_images(self) -> list[dict[str, Any]]:

@@ -4,12 +4,13 @@ The default: lookups cost the same at a thousand entries and at a million, and
 it works on every file system. A hit does not touch the index.
 
 Imports: concurrency, drivers._checking, drivers._files, drivers._hits, drivers._index,
-drivers._inspect_index, drivers._lock, drivers._tree, drivers._xattrs, drivers.base, drivers.faults,
-errors, names.
+drivers._inspect_index, drivers._lock, drivers._tree, drivers._xattrs, drivers.base,
+drivers.faults, drivers.listing, errors, names.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import os
 import time
@@ -26,6 +27,7 @@ from ._lock import EVERYTHING
 from ._tree import scan
 from .base import Record
 from .faults import Fault, Inspector
+from .listing import Query, lost_marker
 
 log = concurrency.get_logger(__name__)
 
@@ -254,6 +256,22 @@ class Driver(CheckingFiles):
     def get_cached_images(self) -> list[dict[str, Any]]:
         self.flush_hits()
         return self._ask(self.index.listing)
+
+    def _find(self, query: Query) -> list[dict[str, Any]]:
+        self.flush_hits()
+        if query.marker is not None and query.marker_value is None and query.sort != "image_id":
+            value = self._ask(lambda: self.index.marker_value(query))
+            if value is None:
+                raise lost_marker(query)
+            query = dataclasses.replace(query, marker_value=value)
+        return query.page(self._ask(lambda: self.index.find(query)))
+
+    def count_images(self, search: str = "") -> int:
+        return self._ask(lambda: self.index.count(search))
+
+    def find_image(self, image_id: str) -> list[dict[str, Any]]:
+        self.flush_hits()
+        return self._ask(lambda: self.index.images(image_id))
 
     def get_hit_count(self, image_id: str) -> int:
         self.flush_hits()

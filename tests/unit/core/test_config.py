@@ -61,6 +61,7 @@ BAD = {
     "file:PATH or env:NAME": ["token-5", "file:", "env:", "env:A B", "Authorization: x", 5],
     "number": ["", "-1", "65", "1.5", "many", 1.0, -1, 65, True, []],
     "finish, discard or a percentage": ["", "50", "101%", "-1%", "half", "no", 5, -0.5, []],
+    "text without blanks": [],  # see test_a_secret_is_not_shown
 }
 
 #: Kinds of which a mistaken value may be the credential itself.
@@ -84,6 +85,7 @@ GOOD = {
         ("50%", 0.5),
         (" 12.5 % ", 0.125),
     ],
+    "text without blanks": [(" s3cret:/+= ", "s3cret:/+="), ("", "")],
     "off or a file": [
         (" Off", ""),
         ("/var/log/images.log", "/var/log/images.log"),
@@ -116,7 +118,7 @@ def test_every_option_has_a_kind_a_line_of_documentation_and_a_readable_default(
     assert option.kind
     assert option.doc
     assert "\n" not in option.doc
-    assert option.scope in ("storage", "filter")
+    assert option.scope in ("storage", "filter", "manage")
     if name == "dir":
         assert option.default is None
     elif option.default != "max_size":
@@ -389,3 +391,11 @@ def test_huge_size_is_exact():
     digits = "9" * 400
 
     assert Settings.from_options({"dir": "/tmp", "max_size": digits}).max_size == int(digits)
+
+
+@pytest.mark.parametrize("value", ["se cret", "sécret", 7, "se\ncret"])
+def test_a_secret_is_not_shown(value):
+    with pytest.raises(ConfigError, match="a value that is not shown: expected letters") as caught:
+        Settings.from_options({"dir": "/x", "admin_token": value})
+    assert str(value) not in str(caught.value)
+    assert "S3cret" not in repr(Settings.from_options({"dir": "/x", "admin_token": "S3cret"}))
