@@ -20,12 +20,21 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sums
+from ..drivers.base import (
+    MOST_VARIANTS,
+    Driver,
+    Entry,
+    MemoryEntry,
+    Note,
+    Record,
+    Sums,
+    Victim,
+)
 from ..errors import BadDriverConfiguration, DriverError, FillUnderWay, ImageNotFound
 from ..names import check_image_id
 from .asked import Asked
 from .body import Chunk
-from .capacity import Capacity, Room
+from .capacity import Capacity, Report, Room
 from .checksum import Checksum, Digests, parse_checksum
 from .config import Settings
 from .fill import NEVER, Fill
@@ -598,22 +607,35 @@ class ImageCache:
         return self.driver.delete_all_cached_images()
 
     @concurrency.offloaded
-    def prune(self, max_size: int | None = None) -> tuple[int, int]:
+    def prune(self, max_size: int | None = None, report: Report | None = None) -> tuple[int, int]:
         """Remove the least recently read images until the cache fits.
 
         :param max_size: bytes; ``None``: the option's.
+        :param report: called now and then with what was removed since, and the bytes removed so
+            far and to be removed in all.
         :return: images and bytes removed.
         """
-        return self.capacity.prune(max_size)
+        return self.capacity.prune(max_size, report)
 
     @concurrency.offloaded
-    def clean(self, stall_time: float | None = None) -> int:
+    def plan_prune(self, max_size: int | None = None) -> list[Victim]:
+        """Give what :meth:`prune` would remove now, in its order."""
+        return self.capacity.plan_prune(max_size)
+
+    @concurrency.offloaded
+    def clean(self, stall_time: float | None = None, note: Note | None = None) -> int:
         """Empty ``invalid/``, and remove fills abandoned for ``stall_time`` seconds.
 
         :param stall_time: ``None``: the option's.
+        :param note: called with each file that is removed; it does nothing that may wait.
         :return: files removed.
         """
-        return self.driver.clean(stall_time)
+        return self.driver.clean(stall_time, note)
+
+    @concurrency.offloaded
+    def plan_cleaning(self, stall_time: float | None = None) -> list[Victim]:
+        """Give what :meth:`clean` would remove now."""
+        return self.driver.plan_cleaning(stall_time)
 
     # Queue
 
