@@ -5,9 +5,8 @@ Imports: commands._shown.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from . import _shown
@@ -18,15 +17,15 @@ _WINDOWS = (("10s", "10 s"), ("1m", "1 min"), ("10m", "10 min"))
 #: Fewest columns that anything is laid out for.
 NARROWEST = 40
 
-#: Rows of each list where nothing says how high the screen is.
+#: Rows of a list, on average, where nothing says how high the screen is.
 _MOST_ROWS = 10
 
 
 def layout(snapshot: dict[str, Any], width: int, height: int | None = None) -> list[str]:
     """Lay a snapshot out.
 
-    A line that begins a section begins with a letter, every other with a blank, so that the
-    caller may tell them apart.
+    A line that begins a section begins with a letter, every other with a blank; nothing else
+    tells them apart.
 
     :param snapshot: as :func:`cachemw.core.statistics.snapshot` gives it.
     :param width: columns.
@@ -35,41 +34,24 @@ def layout(snapshot: dict[str, Any], width: int, height: int | None = None) -> l
     width = max(width, NARROWEST)
     lines = [
         _header(snapshot, width),
-        "",
         *_bounds(snapshot, width),
-        "",
-        *_rates(snapshot),
-        "",
+        *_rates(snapshot, width),
         *_outcomes(snapshot),
     ]
-    now = snapshot["time"]
-    lists = [
-        (f"Fills under way: {len(snapshot['fills'])}", snapshot["fills"], _fill),
-        ("Hottest images", snapshot["hottest"], _hot),
-    ]
-    room = math.inf if height is None else height - len(lines) - 2 * len(lists)
-    for (title, rows, show), count in zip(
-        lists, _shares([len(rows) for _, rows, _ in lists], room), strict=True
-    ):
-        lines += ["", _title(title, len(rows), count)]
-        lines += [show(row, now, width) for row in rows[:count]]
-    return [_shown.clipped(line, width) for line in lines[:height]]
+    fills, hottest, now = snapshot["fills"], snapshot["hottest"], snapshot["time"]
+    room = 2 * _MOST_ROWS if height is None else max(height - len(lines) - 2, 0)
+    few, most = shares(len(fills), len(hottest), room)
+    lines.append(f"Fills under way: {len(fills)}" + (f", {few} shown" if few < len(fills) else ""))
+    lines += [_fill(fill, width) for fill in fills[:few]]
+    lines.append("Hottest images")
+    lines += [_hot(image, now, width) for image in hottest[:most]]
+    return [line[:width] for line in lines[:height]]
 
 
-def _shares(wanted: Sequence[int], room: float) -> list[int]:
-    """Share lines out among lists: each its part, and what one leaves to the next."""
-    shares = []
-    for place, count in enumerate(wanted):
-        part = max(room, 0) / (len(wanted) - place)
-        others = sum(wanted[place + 1 :])
-        share = min(count, _MOST_ROWS, max(math.floor(min(part, 99)), min(room - others, 99)))
-        shares.append(max(int(share), 0))
-        room -= shares[-1]
-    return shares
-
-
-def _title(title: str, count: int, shown: int) -> str:
-    return f"{title} ({shown} shown)" if 0 < shown < count else title
+def shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """Share lines out to two lists: a half each, and what one leaves to the other."""
+    to_first = min(first, max(room // 2, room - second))
+    return to_first, min(second, room - to_first)
 
 
 def _header(snapshot: dict[str, Any], width: int) -> str:
@@ -85,10 +67,13 @@ def _bounds(snapshot: dict[str, Any], width: int) -> list[str]:
     free = "" if size["free"] is None else f"  free {_shown.size(size['free'])}"
     waiting = [row for row in snapshot["queue"] if not row.get("set_aside")]
     aside = len(snapshot["queue"]) - len(waiting)
+    bounds = (
+        f" {_shown.percent(share)} of {_shown.size(size['max'])}{free}"
+        f" (keeps {_shown.size(size['min_free'])})"
+    )
     return [
         "Disk",
-        f" {_shown.bar(share, min(width - 40, 42))} {_shown.percent(share)}"
-        f" of {_shown.size(size['max'])}{free} (keeps {_shown.size(size['min_free'])})",
+        f" {_shown.bar(share, max(width - len(bounds) - 1, 6))}{bounds}",
         f" images {_shown.number(snapshot['images'])} ({_shown.size(size['entries'])})"
         f"  in parts {_shown.number(snapshot['partial_images'])}"
         f"  queued {len(waiting)}"
@@ -97,14 +82,16 @@ def _bounds(snapshot: dict[str, Any], width: int) -> list[str]:
     ]
 
 
-def _rates(snapshot: dict[str, Any]) -> list[str]:
+def _rates(snapshot: dict[str, Any], width: int) -> list[str]:
+    each = min((width - 18) // len(_WINDOWS), 14)
+
     def row(name: str, key: str, show: Callable[[Any], str]) -> str:
         values = (show(snapshot["rates"][window][key]) for window, _ in _WINDOWS)
-        return f" {name:<18}" + "".join(f"{value:>14}" for value in values)
+        return f" {name:<17}" + "".join(f"{value:>{each}}" for value in values)
 
-    headings = "".join(f"{heading:>14}" for _, heading in _WINDOWS)
+    headings = "".join(f"{heading:>{each}}" for _, heading in _WINDOWS)
     return [
-        f"{'Over the last':<19}{headings}",
+        f"{'Over the last':<18}{headings}",
         row("requests/s", "requests", _shown.per_second),
         row("hits", "hit_ratio", _shown.percent),
         row("bytes/s", "bytes", _shown.size),
@@ -133,7 +120,7 @@ def _counts(counts: dict[str, int]) -> str:
     return "  ".join(f"{name} {_shown.number(n)}" for name, n in named)
 
 
-def _fill(fill: dict[str, Any], now: float, width: int) -> str:
+def _fill(fill: dict[str, Any], width: int) -> str:
     length, received = fill["length"], fill["received"]
     share = None if length is None else received / length if length else 1.0
     left = None
@@ -142,9 +129,10 @@ def _fill(fill: dict[str, Any], now: float, width: int) -> str:
     done = f"{_shown.percent(share):>5} of {_shown.size(length):>10}"
     if length is None:
         done = f"{_shown.size(received):>19}"
+    bar = _shown.bar(share, 8 if width < 100 else 22)
     facts = (
-        f"{_shown.bar(share, 12)} {done} {_shown.size(fill['rate']) + '/s':>12}"
-        f" {_shown.duration(left):>11} {'+' + str(fill['followers']):>4}"
+        f"{bar} {done} {_shown.size(fill['rate']) + '/s':>12}"
+        f" {_shown.duration(left):>11} {'+' + str(fill['followers']):>3}"
     )
     return _with_id(fill["image_id"], facts, width)
 
@@ -158,4 +146,6 @@ def _hot(image: dict[str, Any], now: float, width: int) -> str:
 def _with_id(image_id: str, facts: str, width: int) -> str:
     """Put an id before what is said of it, as long as there is room for."""
     room = max(width - len(facts) - 2, 8)
-    return f" {_shown.clipped(_shown.text(image_id), room).ljust(room)} {facts}"
+    # In ASCII: some other characters are two columns wide, and some none.
+    shown = _shown.text(image_id, "ascii")
+    return f" {_shown.clipped(shown, room).ljust(room)} {facts}"

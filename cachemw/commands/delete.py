@@ -23,7 +23,7 @@ _QUEUED = _COLUMNS[:1]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     _settings.add_arguments(parser)
-    parser.add_argument("ids", metavar="ID", nargs="*", help="an image, as list shows it")
+    parser.add_argument("ids", metavar="ID", nargs="*", help="an image's id")
     parser.add_argument("--all", action="store_true", help="every image")
     parser.add_argument(
         "--glob",

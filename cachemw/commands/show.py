@@ -34,7 +34,7 @@ _SHOW = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command's arguments."""
     _settings.add_arguments(parser)
-    parser.add_argument("image_id", metavar="ID", help="the image, as list shows it")
+    parser.add_argument("image_id", metavar="ID", help="the image's id")
     _output.add_json_argument(parser)
 
 

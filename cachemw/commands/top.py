@@ -120,7 +120,7 @@ def _draw(lines: list[str]) -> None:
         f"{_BOLD}{line}{_PLAIN}" if line[:1].strip() else line
         for line in map(_output.printable, lines)
     ]
-    text = f"{_END_OF_LINE}\r\n".join(styled)
+    text = f"{_END_OF_LINE}\n".join(styled)
     sys.stdout.write(f"{_HOME}{text}{_END_OF_LINE}{_END_OF_SCREEN}")
     sys.stdout.flush()
 

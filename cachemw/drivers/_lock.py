@@ -222,6 +222,20 @@ def _parse(text: bytes) -> State | None:
     return state if total is None or isinstance(total, int) else None
 
 
+def driver_of(directory: str) -> str | None:
+    """Give the name of the driver that a cache directory was used with last; ``None`` if
+    nothing tells."""
+    try:
+        fd = os.open(os.path.join(directory, NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            state = _parse(os.read(fd, SIZE))
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return state.driver if state is not None and isinstance(state.driver, str) else None
+
+
 def _is_named(fd: int, directory: int) -> bool:
     """Say whether the lock's file is still the one in the directory."""
     try:
