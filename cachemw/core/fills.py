@@ -7,7 +7,6 @@ core.supervisor, drivers._forks, drivers.base, errors.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 
 from .. import concurrency
 from ..drivers import _forks
@@ -22,14 +21,8 @@ from .supervisor import supervisor
 
 log = concurrency.get_logger(__name__)
 
-#: Seconds for which an answer that was not stored lets requests for its image go on side by side.
-DECLINED_FOR = 60.0
-
 #: Seconds that closing waits at most for what is just being written.
 _LINGER = 5.0
-
-#: Images remembered for that, at most.
-_MOST_DECLINED = 10_000
 
 
 class Fills:
@@ -49,7 +42,6 @@ class Fills:
         self._claiming: set[str] = set()
         self._followed: dict[str, Followed] = {}
         self._asked: dict[str, Asked] = {}
-        self._declined: OrderedDict[str, float] = OrderedDict()
 
     def own(self, image_id: str) -> list[Fill]:
         """Give this process's fills of an image."""
@@ -180,25 +172,6 @@ class Fills:
         deadline = time.monotonic() + _LINGER
         for fill in ending:
             fill.wait_until_over(max(deadline - time.monotonic(), 0.0))
-
-    def remember_declined(self, image_id: str) -> None:
-        """Note that an image's answer was not stored, so that nobody waits for it in vain."""
-        with self._lock:
-            self._declined[image_id] = time.monotonic()
-            self._declined.move_to_end(image_id)
-            if len(self._declined) > _MOST_DECLINED:
-                self._declined.popitem(last=False)
-
-    def was_declined(self, image_id: str) -> bool:
-        """Say whether an image's answer was not stored a short while ago."""
-        noted = self._declined.get(image_id)
-        return noted is not None and time.monotonic() - noted < DECLINED_FOR
-
-    def forget_declined(self, image_id: str) -> None:
-        """Note that an image's answer was stored after all."""
-        if image_id in self._declined:
-            with self._lock:
-                self._declined.pop(image_id, None)
 
     def _forget_asked(self, asked: Asked) -> None:
         supervisor.drop(asked)

@@ -43,6 +43,7 @@ MOST_NAMES = 100
 EVERYTHING = None
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 @dataclasses.dataclass
@@ -226,7 +227,7 @@ def driver_of(directory: str) -> str | None:
     """Give the name of the driver that a cache directory was used with last; ``None`` if
     nothing tells."""
     try:
-        fd = os.open(os.path.join(directory, NAME), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(os.path.join(directory, NAME), _READ)
         try:
             state = _parse(os.read(fd, SIZE))
         finally:

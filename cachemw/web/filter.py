@@ -17,9 +17,10 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: core.cache, core.config, core.growing, drivers.base, errors, web.authorize,
-web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits, web.keeping,
-web.ranges, web.resuming, web.revalidate, web.routes, web.storing, web.validation, web.vary.
+Imports: core.cache, core.config, core.growing, core.sharing, drivers.base, errors,
+web.authorize, web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits,
+web.keeping, web.ranges, web.resuming, web.revalidate, web.routes, web.storing,
+web.validation, web.vary.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.cache import ImageCache, Joined
+from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.growing import FillLost
+from ..core.sharing import Joined
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
@@ -95,6 +97,8 @@ class CacheFilter:
         self.app = app
         self.cache = cache
         self.settings = settings
+        self._entries = cache.entries
+        self._sharing = cache.sharing
         service = settings.service
         self._routes = Routes(
             settings.routes, service.resources, service.query_in_id, service.query_apart
@@ -137,7 +141,7 @@ class CacheFilter:
         for _ in range(_MOST_FILLS):
             selection = self._selection(environ)
             entry = None
-            if not self.cache.is_filling(image_id, selection):
+            if not self._sharing.is_filling(image_id, selection):
                 entry = self._lookup(image_id, selection)
             try:
                 if entry is None:
@@ -200,7 +204,7 @@ class CacheFilter:
             self._revalidator.refresh(environ, record)
         try:
             return hits.answer(
-                self.cache,
+                self._entries,
                 environ,
                 start_response,
                 entry,
@@ -216,7 +220,7 @@ class CacheFilter:
         self, image_id: str, selects: Callable[[Record], bool]
     ) -> Entry | MemoryEntry | None:
         try:
-            return self.cache.lookup(image_id, selects)
+            return self._entries.lookup(image_id, selects)
         except Exception:
             log.exception("looking up %s failed; the request goes to the app", image_id)
             return None
@@ -257,11 +261,11 @@ class CacheFilter:
 
     def _join(self, environ: Environ, image_id: str, selection: _Selection) -> Joined:
         try:
-            return self.cache.join(
+            return self._sharing.join(
                 image_id,
                 selection,
                 patience=self.settings.follow_timeout,
-                may_lead=self._may_lead(environ) and not self.cache.was_declined(image_id),
+                may_lead=self._may_lead(environ) and image_id not in self._sharing.declined,
                 finish_from=self.settings.on_abort,
                 is_movable=resuming.is_movable(environ, self.settings),
             )

@@ -68,6 +68,7 @@ class Forwarder:
     def __init__(self, app: App, cache: ImageCache, settings: Settings, keeper: Keeper) -> None:
         self._app = app
         self._cache = cache
+        self._sharing = cache.sharing
         self._settings = settings
         self._keeper = keeper
         self._resumer = Resumer(app, cache, settings)
@@ -249,11 +250,11 @@ class Forwarder:
 
     def going_on(self, environ: Environ) -> GoOn:
         """Give what finds another reader for a request's answer, where its own is lost."""
-        return Onward(self._resumer, self._cache, self._settings, self._keeper, environ)
+        return Onward(self._resumer, self._sharing, self._settings, self._keeper, environ)
 
     def _complete(self, environ: Environ, record: Record) -> None:
         """Fetch what is missing of an image of which parts are kept."""
-        Onward(self._resumer, self._cache, self._settings, self._keeper, environ).complete(record)
+        Onward(self._resumer, self._sharing, self._settings, self._keeper, environ).complete(record)
 
     def pass_on(
         self, environ: Environ, start_response: StartResponse, reason: str
@@ -335,7 +336,7 @@ class Forwarder:
         """
         try:
             return hits.answer(
-                self._cache,
+                self._cache.entries,
                 request,
                 start_response,
                 entry,

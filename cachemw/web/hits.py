@@ -1,6 +1,6 @@
 """Answers from an entry, and the field that says how an answer came about.
 
-Imports: core.cache, drivers.base, web.fields, web.growing, web.lasting, web.policy,
+Imports: core.entries, drivers.base, web.fields, web.growing, web.lasting, web.policy,
 web.respond.
 """
 
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..core.cache import ImageCache
+from ..core.entries import Entries
 from ..drivers.base import Entry, MemoryEntry, Record
 from . import fields
 from .growing import GrowingEntry, HealedEntry, Stream
@@ -63,7 +63,7 @@ stored = functools.lru_cache(maxsize=1024)(describe)
 
 
 def answer(
-    cache: ImageCache,
+    entries: Entries,
     environ: dict[str, Any],
     start_response: Callable[..., Any],
     entry: AnyEntry,
@@ -82,9 +82,9 @@ def answer(
     """
     extra = (("Age", str(int(age))), cache_status(status))
     if not isinstance(entry, GrowingEntry):
-        cache.count_hit(entry)
+        entries.count_hit(entry)
     elif entry.is_verified:
-        entry.on_close = cache.counting_later(entry.growing, entry.record)
+        entry.on_close = entries.counting_later(entry.growing, entry.record)
     if isinstance(entry, GrowingEntry) and entry.length is None:
         stream = Stream(entry, BLOCK)
         return serve_stream(environ, start_response, stream, entry.close, representation, extra)

@@ -1,7 +1,8 @@
 """Keep what the app answers: what is stored of it, and what is dropped because of it.
 
-Imports: core.cache, core.checksum, core.config, core.fill, core.reader, drivers.base, errors,
-web.authorize, web.exchange, web.growing, web.hits, web.storing, web.validation.
+Imports: core.cache, core.checksum, core.config, core.fill, core.reader, core.sharing,
+drivers.base, errors, web.authorize, web.exchange, web.growing, web.hits, web.storing,
+web.validation.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..core import checksum
-from ..core.cache import FillOvertaken, ImageCache
+from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.reader import Reader
+from ..core.sharing import FillOvertaken
 from ..drivers.base import Entry, Record
 from ..errors import CacheFull, DriverError
 from . import hits, storing, validation
@@ -70,7 +72,7 @@ class Keeper:
         if self._rules.is_guarded(answer.known_request, answer.headers):
             record = dataclasses.replace(record, guarded=True)
         # Kept beside what it replaces, it would never be met before that.
-        variant = self._cache.place_for(record) if replaces is None else replaces.variant
+        variant = self._cache.entries.place_for(record) if replaces is None else replaces.variant
         return dataclasses.replace(record, variant=variant)
 
     def promised(self, answer: Answer) -> tuple[checksum.Checksum, ...]:
@@ -146,7 +148,7 @@ class Keeper:
         length = storing.content_length(answer.headers)
         resumable = length is not None and validation.strong_validator(record.headers) is not None
         try:
-            reader = self._cache.start_fill(
+            reader = self._cache.sharing.start_fill(
                 record.image_id,
                 answer.body,
                 record,
@@ -188,7 +190,9 @@ class Keeper:
         if lead is not None:
             is_gone = answer.code in _GONE and not self._rules.authorized
             is_lasting = word not in _OF_REQUEST
-            self._cache.decline(lead, word, is_lasting, keeps=not is_gone and answer.code != 200)
+            self._cache.sharing.decline(
+                lead, word, is_lasting, keeps=not is_gone and answer.code != 200
+            )
         return word
 
     def decline(self, answer: Answer, forward: str, reason: str) -> Iterable[bytes]:
@@ -204,7 +208,7 @@ class Keeper:
         if not expected:
             return False
         known = dataclasses.replace(record, size=entry.size, checksum=str(expected[0]), variant=0)
-        return self._cache.adopt(entry, known)
+        return self._cache.entries.adopt(entry, known)
 
     def renew(self, entry: hits.AnyEntry, fresh: Record, answer: Answer) -> None:
         """Store a record that the app's answer renewed, as far as the answer and the request
@@ -218,7 +222,7 @@ class Keeper:
         if reason in storing.TAKEN_BACK or not storing.fits(fresh):
             self.forget(fresh.image_id)
         elif reason is None:
-            self._cache.update(entry, fresh)
+            self._cache.entries.update(entry, fresh)
 
     def forget_if_gone(self, answer: Answer, record: Record, reason: str | None) -> None:
         """Drop what the app does not have any more, or takes back; with ``authorize`` it may

@@ -5,7 +5,7 @@ for all. Else the app is asked for it alone. All hold on to one version, by its
 strong validator, and take nothing without one. The app is asked twice at a
 byte, and not again once it said that it does not have this version.
 
-Imports: core.cache, core.checksum, core.config, core.fill, core.growing, drivers.base, errors,
+Imports: core.checksum, core.config, core.fill, core.growing, core.sharing, drivers.base, errors,
 web.exchange, web.hits, web.keeping, web.respond, web.resuming, web.storing, web.validation.
 """
 
@@ -19,11 +19,11 @@ import math
 import sys
 from typing import Any
 
-from ..core.cache import ImageCache
 from ..core.checksum import parse_checksum
 from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.growing import MOST, FillGone, FillLost, FillStalled, GrowingReader, as_lost
+from ..core.sharing import Sharing
 from ..drivers.base import Part, Record
 from ..errors import DriverError
 from . import hits, storing, validation
@@ -59,13 +59,13 @@ class Onward:
     def __init__(
         self,
         resumer: Resumer,
-        cache: ImageCache,
+        sharing: Sharing,
         settings: Settings,
         keeper: Keeper,
         environ: Environ,
     ) -> None:
         self._resumer = resumer
-        self._cache = cache
+        self._sharing = sharing
         self._settings = settings
         self._keeper = keeper
         self._client = dict(environ)
@@ -143,7 +143,7 @@ class Onward:
             )
 
         try:
-            joined = self._cache.join(
+            joined = self._sharing.join(
                 record.image_id,
                 is_same,
                 patience=self._settings.follow_timeout,
@@ -240,7 +240,7 @@ class Onward:
             if needs_all:
                 known = parse_checksum(record.checksum)
                 expected = dict.fromkeys((known, *self._keeper.promised(answer)))
-                return self._cache.verifying(
+                return self._sharing.verifying(
                     answer.body, record, length=length, expected=tuple(expected)
                 )
             reader = StreamReader(answer.body, 0, length)

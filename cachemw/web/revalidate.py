@@ -59,7 +59,7 @@ class Revalidator:
         forward: Forwarder,
     ) -> None:
         self._app = app
-        self._cache = cache
+        self._entries = cache.entries
         self._settings = settings
         self._service = settings.service
         self._rules = rules
@@ -135,7 +135,7 @@ class Revalidator:
         self._refresher.start(environ, record)
 
     def _refresh(self, environ: Environ, record: Record) -> None:
-        entry = self._cache.lookup(record.image_id, lambda other: other.vary == record.vary)
+        entry = self._entries.lookup(record.image_id, lambda other: other.vary == record.vary)
         if entry is None:
             return
         with contextlib.closing(entry):

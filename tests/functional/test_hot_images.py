@@ -51,7 +51,7 @@ def other(make_cache):
 
 def look_up(cache, image_id="cat"):
     """The bytes that an answer would have, and whether they were in memory."""
-    entry = cache.lookup(image_id)
+    entry = cache.entries.lookup(image_id)
     if entry is None:
         return None
     try:
@@ -75,9 +75,9 @@ def test_hits_from_memory_are_counted(cache):
     heat(cache)
     before = cache.get_hit_count("cat")
     for _ in range(3):
-        entry = cache.lookup("cat")
+        entry = cache.entries.lookup("cat")
         assert isinstance(entry, MemoryEntry)
-        cache.count_hit(entry)
+        cache.entries.count_hit(entry)
         entry.close()
         entry.close()
     cache.driver.flush_hits()
@@ -133,13 +133,13 @@ def test_memory_is_bounded(make_cache):
     bodies = {f"image-{number}": bytes([number]) * 4096 for number in range(40)}
     for image_id, body in bodies.items():
         heat(cache, image_id, body)
-        assert cache._hot._size <= 64 * 1024
+        assert cache.entries._hot._size <= 64 * 1024
 
     for image_id, body in bodies.items():
         assert look_up(cache, image_id)[0] == body
-    kept = [image_id for image_id in sorted(bodies) if (image_id, 0) in cache._hot._images]
+    kept = [image_id for image_id in sorted(bodies) if (image_id, 0) in cache.entries._hot._images]
     assert 0 < len(kept) <= 8
-    assert [(image_id, 0) for image_id in kept] == sorted(cache._hot._round)
+    assert [(image_id, 0) for image_id in kept] == sorted(cache.entries._hot._round)
 
 
 def test_image_that_is_asked_for_again_outlives_those_that_are_not(make_cache):
@@ -179,7 +179,7 @@ def test_symbolic_link_in_place_of_a_hot_image_is_not_followed(cache, tmp_path):
 
 def test_hit_from_memory_is_the_image(cache):
     heat(cache)
-    entry = cache.lookup("cat")
+    entry = cache.entries.lookup("cat")
 
     assert hashlib.sha256(entry.data).hexdigest() == entry.record.checksum.removeprefix("sha256:")
     assert entry.pread(5, 2) == BODY[2:7]
@@ -193,7 +193,7 @@ def test_whole_partial_and_conditional_answers_come_from_memory(cache):
     client = webtest.TestApp(app)
     for _ in range(4):
         whole = client.get("/cat")
-    ((image_id, _),) = cache._hot._images
+    ((image_id, _),) = cache.entries._hot._images
     assert image_id.endswith("/cat")
 
     assert whole.body == BODY
@@ -214,5 +214,5 @@ def test_memory_is_bounded_with_what_is_known_of_the_images(make_cache):
         for path in origin.images:
             assert client.get(path).body == BODY
 
-    images = cache._hot._images.values()
+    images = cache.entries._hot._images.values()
     assert 0 < sum(len(value) for hot in images for _, value in hot.record.headers) <= 2**20

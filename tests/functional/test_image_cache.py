@@ -305,14 +305,14 @@ def test_flipped_bits_are_found_by_verifying(make_cache, verify_reads):
     cache = make_cache(verify_reads=verify_reads)
     cache.cache_image_iter("cat", chunks())
     path = cache.driver.get_image_filepath("cat")
-    with cache.lookup("cat"):
+    with cache.entries.lookup("cat"):
         status = os.stat(path)
     with open(path, "r+b") as file:
         file.write(b"!")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     found = {"size": True, "first": True, "always": False}[verify_reads]
-    entry = cache.lookup("cat")
+    entry = cache.entries.lookup("cat")
     assert (entry is not None) is found
     if entry is None:
         assert "do not match" in invalid(cache)["cat"]

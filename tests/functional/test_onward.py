@@ -222,13 +222,13 @@ def test_who_has_nothing_yet_of_what_was_replaced_reads_the_new_one_together(pla
     app.then = [("200 OK", [("ETag", '"two"')], pieces(new))]
     played = play(app)
     joined = []
-    join = played.cached.cache.join
+    join = played.cached.cache.sharing.join
 
     def joining(*args, **options):
         joined.append(found := join(*args, **options))
         return found
 
-    monkeypatch.setattr(played.cached.cache, "join", joining)
+    monkeypatch.setattr(played.cached.cache.sharing, "join", joining)
 
     def let_go():
         wait_until(lambda: len(joined) >= 5, "all of them wait")
@@ -280,7 +280,7 @@ def test_answer_is_closed_where_keeping_it_fails(play, monkeypatch):
         monkeypatch.undo()
         raise RuntimeError("no place")
 
-    monkeypatch.setattr(played.cached.cache, "place_for", fail)
+    monkeypatch.setattr(played.cached.cache.entries, "place_for", fail)
     played.break_off()
 
     assert follower.finish().body == BODY

@@ -319,7 +319,7 @@ def test_image_without_chunk_checksums_is_verified_whole(app, origin, monkeypatc
 def test_only_always_checks_what_it_sends(make_cache, verify_reads):
     cache = make_cache(verify_reads=verify_reads)
     cache.cache_image_iter("cat", [BODY])
-    with cache.lookup("cat") as entry:
+    with cache.entries.lookup("cat") as entry:
         assert not isinstance(entry, VerifiedEntry)
         assert entry.fileno() >= 0
 
@@ -328,11 +328,11 @@ def test_image_written_without_sync_before_this_boot_is_verified_whole(make_cach
     """Its checksums may have gone as its bytes may have."""
     cache = make_cache(durability="none")
     cache.cache_image_iter("cat", [BODY])
-    with cache.lookup("cat") as entry:
+    with cache.entries.lookup("cat") as entry:
         assert isinstance(entry, VerifiedEntry)
     monkeypatch.setattr("cachemw.drivers.base.boot_id", lambda: "another")
 
-    with cache.lookup("cat") as entry:
+    with cache.entries.lookup("cat") as entry:
         assert not isinstance(entry, VerifiedEntry)
 
 
@@ -376,12 +376,12 @@ def test_renewed_record_is_kept(cache):
     origin = Validating()
     app = CacheFilter(origin, cache=cache)
     stored(app)
-    with cache.lookup(cache.get_cached_images()[0]["image_id"]) as entry:
+    with cache.entries.lookup(cache.get_cached_images()[0]["image_id"]) as entry:
         before = entry.record.stored
     origin.answers = ["304 Not Modified"]
     assert ask(app).body == BODY
 
-    with cache.lookup(cache.get_cached_images()[0]["image_id"]) as entry:
+    with cache.entries.lookup(cache.get_cached_images()[0]["image_id"]) as entry:
         assert isinstance(entry, VerifiedEntry)
         assert entry.record.stored > before
 

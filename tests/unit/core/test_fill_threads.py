@@ -19,7 +19,7 @@ from cachemw.core.intake import BLOCK
 from cachemw.core.pipeline import LIMIT
 from cachemw.drivers.base import Record
 from cachemw.errors import DriverError, FillError
-from tests.unit.core.test_fill import FakeSink, FreeRoom, Source, md5
+from tests.unit.core.filling import FakeSink, FreeRoom, Source, md5
 
 #: Seconds after which a reader that still waits counts as hung.
 HUNG = 20

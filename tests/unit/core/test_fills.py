@@ -12,7 +12,7 @@ from cachemw.core.growing import FillLost
 from cachemw.core.supervisor import Supervisor, supervisor
 from cachemw.drivers.base import FillState, Record
 from cachemw.errors import CacheFull
-from tests.unit.core.test_fill import Source
+from tests.unit.core.filling import Source
 from tests.waiting import wait_until
 
 RECORD = Record("cat", 0, "", stored=1.0)
@@ -27,12 +27,12 @@ def cache(tmp_path):
 
 def join(cache, **options):
     options = {"patience": 5, "may_lead": True, "is_movable": True, **options}
-    return cache.join("cat", lambda record: True, **options)
+    return cache.sharing.join("cat", lambda record: True, **options)
 
 
 def begin(cache, *chunks, length=None, **options):
     lead = join(cache, **options).lead
-    return lead, cache.start_fill("cat", Source(*chunks), RECORD, lead=lead, length=length)
+    return lead, cache.sharing.start_fill("cat", Source(*chunks), RECORD, lead=lead, length=length)
 
 
 def test_fill_that_ended_since_it_was_found_is_followed_by_nobody(cache, monkeypatch):
@@ -79,7 +79,7 @@ def test_fill_that_is_just_being_given_up_is_followed_by_nobody(cache):
 
     source = Slow(b"ab", b"cd")
     lead = join(cache).lead
-    leader = cache.start_fill("cat", source, RECORD, lead=lead, length=4)
+    leader = cache.sharing.start_fill("cat", source, RECORD, lead=lead, length=4)
     thread = threading.Thread(target=leader.close)
     thread.start()
     assert closing.wait(20)
@@ -120,7 +120,7 @@ def test_fill_whose_followers_were_quicker_is_not_attended_to_for_ever(cache, mo
         return leader
 
     monkeypatch.setattr(lead, "begin", begin_and_end)
-    cache.start_fill("cat", Source(b"ab"), RECORD, lead=lead).close()
+    cache.sharing.start_fill("cat", Source(b"ab"), RECORD, lead=lead).close()
 
     assert lead not in supervisor._fills
 
@@ -138,7 +138,7 @@ def test_closing_waits_until_nothing_is_written_any_more(cache):
 
     lead = join(cache, finish_from=0.0).lead
     source = Waiting(b"ab", b"cd", b"ef")
-    leader = cache.start_fill("cat", source, RECORD, lead=lead, length=6)
+    leader = cache.sharing.start_fill("cat", source, RECORD, lead=lead, length=6)
     leader.close()
     assert asked.wait(20)
 
@@ -153,7 +153,7 @@ def test_claim_is_given_back_where_the_second_look_is_interrupted(cache, monkeyp
         raise GeneratorExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "lookup", interrupted)
+        patch.setattr(cache.entries, "lookup", interrupted)
         with pytest.raises(GeneratorExit):
             join(cache)
 
@@ -196,7 +196,7 @@ def test_followers_do_not_wait_for_a_leader_that_alone_could_go_on(cache):
     """The app needs the thread of the leader, whose client has left."""
     source = Source(b"ab", b"cd")
     lead = join(cache, is_movable=False).lead
-    leader = cache.start_fill("cat", source, RECORD, lead=lead, length=4, is_resumable=True)
+    leader = cache.sharing.start_fill("cat", source, RECORD, lead=lead, length=4, is_resumable=True)
     follower = join(cache).reader
     next(leader)
     leader.close()
@@ -297,7 +297,7 @@ def test_fill_that_was_overtaken_is_followed_by_nobody_though_it_is_over(cache, 
     monkeypatch.setattr(lead, "wait_for_record", wait_and_sleep)
     follower = threading.Thread(target=lambda: joined.append(join(cache)))
     follower.start()
-    leader = cache.start_fill("cat", Source(b"ab", b"cd"), RECORD, lead=lead, length=4)
+    leader = cache.sharing.start_fill("cat", Source(b"ab", b"cd"), RECORD, lead=lead, length=4)
     cache.delete_cached_image("cat")
     assert b"".join(leader) == b"abcd"
     assert lead.is_over
@@ -312,23 +312,23 @@ def test_fill_that_was_overtaken_is_followed_by_nobody_though_it_is_over(cache, 
 
 
 def test_who_comes_while_the_first_copy_is_on_its_way_need_not_look_for_another(cache):
-    assert not cache.is_filling("cat", lambda record: True)
+    assert not cache.sharing.is_filling("cat", lambda record: True)
 
     lead, leader = begin(cache, b"ab", b"cd", length=4)
 
-    assert cache.is_filling("cat", lambda record: True)
-    assert not cache.is_filling("cat", lambda record: False)
-    assert not cache.is_filling("dog", lambda record: True)
+    assert cache.sharing.is_filling("cat", lambda record: True)
+    assert not cache.sharing.is_filling("cat", lambda record: False)
+    assert not cache.sharing.is_filling("dog", lambda record: True)
     assert b"".join(leader) == b"abcd"
     assert lead.is_over
-    assert not cache.is_filling("cat", lambda record: True)
+    assert not cache.sharing.is_filling("cat", lambda record: True)
 
 
 def test_who_comes_while_another_variant_is_stored_looks_for_it(cache):
     """It may be what is asked for, and there at once."""
     cache.cache_image_iter("cat", [b"stored"])
-    lead = cache.join("cat", lambda record: False, patience=5, may_lead=True).lead
+    lead = cache.sharing.join("cat", lambda record: False, patience=5, may_lead=True).lead
 
     assert lead is not None
-    assert not cache.is_filling("cat", lambda record: True)
+    assert not cache.sharing.is_filling("cat", lambda record: True)
     lead.decline("")

@@ -5,7 +5,7 @@ import threading
 import time
 
 from cachemw.core.intake import Intake
-from tests.unit.core.test_fill import FakeSink, FreeRoom
+from tests.unit.core.filling import FakeSink, FreeRoom
 
 
 class LockThatComesLate:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from cachemw import ImageCache
-from cachemw.core.cache import FillOvertaken
+from cachemw.core.sharing import FillOvertaken
 from cachemw.drivers.base import Record
 
 
@@ -18,7 +18,7 @@ def cache(tmp_path):
 
 
 def lead(cache):
-    return cache.join("cat", lambda record: True, patience=0, may_lead=True).lead
+    return cache.sharing.join("cat", lambda record: True, patience=0, may_lead=True).lead
 
 
 def test_what_was_deleted_while_the_app_answered_is_shown_to_nobody(cache):
@@ -26,7 +26,7 @@ def test_what_was_deleted_while_the_app_answered_is_shown_to_nobody(cache):
     cache.delete_cached_image("cat")
 
     with pytest.raises(FillOvertaken):
-        cache.start_fill("cat", [b"old"], Record("cat", 0, ""), lead=fill, mark=mark)
+        cache.sharing.start_fill("cat", [b"old"], Record("cat", 0, ""), lead=fill, mark=mark)
 
     again = lead(cache)  # nobody has it any more
     assert again is not None
@@ -42,10 +42,10 @@ def test_who_waited_for_the_answer_does_not_follow_what_was_deleted_just_before_
     joined = []
     follower = threading.Thread(
         target=lambda: joined.append(
-            cache.join("cat", lambda record: True, patience=10, may_lead=True)
+            cache.sharing.join("cat", lambda record: True, patience=10, may_lead=True)
         )
     )
-    make_ready = cache._make_ready
+    make_ready = cache.sharing._make_ready
 
     def overtaken(*args):
         make_ready(*args)
@@ -54,8 +54,10 @@ def test_who_waited_for_the_answer_does_not_follow_what_was_deleted_just_before_
         while not fill._waiters:
             time.sleep(0.01)
 
-    monkeypatch.setattr(cache, "_make_ready", overtaken)
-    reader = cache.start_fill("cat", [b"a", b"b"], Record("cat", 0, ""), lead=fill, mark=mark)
+    monkeypatch.setattr(cache.sharing, "_make_ready", overtaken)
+    reader = cache.sharing.start_fill(
+        "cat", [b"a", b"b"], Record("cat", 0, ""), lead=fill, mark=mark
+    )
     follower.join()
 
     assert joined[0].reader is None

@@ -1,7 +1,5 @@
 """Conditional requests: precedence, tags, dates, and If-Range."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,12 +228,9 @@ def test_no_text_breaks_the_tag_parser(value):
 
 
 def test_a_hostile_list_of_tags_is_read_in_linear_time():
-    """A quarter of a mebibyte, the most that a server lets through."""
-    begin = time.perf_counter()
-    for value in ('"' * 2**18, '"a,' * 2**16, "," * 2**18, " " * 2**18, '"' + "," * 2**18):
+    """Else it would not come to its end in the time that any test has."""
+    for value in ('"' * 2**22, '"a,' * 2**20, "," * 2**22, " " * 2**22, '"' + "," * 2**22):
         evaluate(if_none_match=value)
-
-    assert time.perf_counter() - begin < 2
 
 
 def test_a_range_applies_to_the_same_strong_tag_only():

@@ -84,12 +84,9 @@ def test_a_list_loses_nothing_but_commas_and_white_space(value):
 
 
 def test_a_hostile_list_is_split_in_linear_time():
-    """A quarter of a mebibyte, the most that a server lets through."""
-    begin = time.perf_counter()
-    for value in ('"' * 2**18, '"\\' * 2**17, '"a,' * 2**16, "," * 2**18, '"' + "\\" * 2**18):
+    """Else it would not come to its end in the time that any test has."""
+    for value in ('"' * 2**22, '"\\' * 2**21, '"a,' * 2**20, "," * 2**22, '"' + "\\" * 2**22):
         fields.split_list(value)
-
-    assert time.perf_counter() - begin < 2
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Freshness: directives, lifetimes, ages, and what may be stored at all."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,12 +79,9 @@ def test_no_text_breaks_the_directive_parser(values):
 
 
 def test_hostile_directives_are_read_in_linear_time():
-    """A quarter of a mebibyte, the most that a server lets through."""
-    begin = time.perf_counter()
-    for value in ('"' * 2**18, 'x="' + "\\" * 2**18, 'a="b,' * 2**15, "max-age=1," * 2**14):
+    """Else it would not come to its end in the time that any test has."""
+    for value in ('"' * 2**22, 'x="' + "\\" * 2**22, 'a="b,' * 2**19, "max-age=1," * 2**18):
         parse_directives([value])
-
-    assert time.perf_counter() - begin < 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Range requests: which bytes are asked for, and the layout of several parts."""
 
 import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -184,13 +183,10 @@ def test_numbers_of_any_length_are_read():
         sys.set_int_max_str_digits(limit)
 
 
-def test_a_hostile_field_takes_no_time():
-    """The work is bounded whatever a client sends."""
-    begin = time.perf_counter()
-    for value in ("bytes=" + "9" * 2**20, "bytes=" + ",0-" * 2**18, "bytes=" + '"' * 2**20):
+def test_a_hostile_field_is_read_in_linear_time():
+    """Else it would not come to its end in the time that any test has."""
+    for value in ("bytes=" + "9" * 2**22, "bytes=" + ",0-" * 2**20, "bytes=" + '"' * 2**22):
         assert ranges.parse_range(value, 10) is None
-
-    assert time.perf_counter() - begin < 1
 
 
 SPECS = st.one_of(

@@ -1,7 +1,5 @@
 """Targeted fields, and the Dictionaries that they are."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,9 +207,8 @@ def test_a_dictionary_is_read_back(members):
 
 
 def test_hostile_dictionaries_are_read_in_linear_time():
-    """A quarter of a mebibyte, the most that a server lets through."""
-    size = 2**18
-    begin = time.perf_counter()
+    """Else it would not come to its end in the time that any test has."""
+    size = 2**22
     for text in (
         "a=(" + "1 " * (size // 2),
         "a=(" + " " * size,
@@ -226,5 +223,3 @@ def test_hostile_dictionaries_are_read_in_linear_time():
         "a=(" + '"x" ' * (size // 4),
     ):
         parse_dictionary(text)
-
-    assert time.perf_counter() - begin < 3

@@ -1,7 +1,5 @@
 """Vary: names, normal values, and which request chooses what is stored."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,9 +92,6 @@ def test_the_type_of_a_request_is_found_where_wsgi_keeps_it():
 
 
 def test_hostile_values_are_read_in_linear_time():
-    """A quarter of a mebibyte, the most that a server lets through."""
-    begin = time.perf_counter()
-    for value in ("a" + " " * 2**18 + "b", " ;" * 2**17, '"' * 2**18, "a;b," * 2**16):
+    """Else it would not come to its end in the time that any test has."""
+    for value in ("a" + " " * 2**22 + "b", " ;" * 2**21, '"' * 2**22, "a;b," * 2**20):
         vary.normalise("accept", value)
-
-    assert time.perf_counter() - begin < 3
