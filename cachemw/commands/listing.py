@@ -6,7 +6,7 @@ Imports: commands._output, commands._seams, commands._settings, commands._shown,
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..core.cache import ImageCache
@@ -29,10 +29,13 @@ _SORTS = {
 
 
 class _Kind(NamedTuple):
-    """A kind of thing that is listed."""
+    """A kind of thing that is listed.
+
+    :param find: gives all of them; ``None``: they are asked for as they are wanted.
+    """
 
     columns: Sequence[Column]
-    find: Callable[[ImageCache], list[dict[str, Any]]]
+    find: Callable[[ImageCache], list[dict[str, Any]]] | None
 
 
 _KINDS = {
@@ -45,7 +48,7 @@ _KINDS = {
             _STORED,
             Column("checksum", ""),
         ),
-        lambda cache: cache.get_cached_images(),
+        None,
     ),
     "invalid": _Kind(
         (_ID, _SIZE, Column("last_modified", "FAILED", _shown.moment), Column("reason", "REASON")),
@@ -102,42 +105,21 @@ def run(args: argparse.Namespace) -> int:
     key, is_descending = _SORTS[args.sort] if args.sort else ("", False)
     if key and key not in {column.key for column in kind.columns}:
         raise ConfigError(f"--sort {args.sort} does not go with --{args.kind}")
+    query: dict[str, Any] = {
+        "search": args.search or "",
+        "is_descending": is_descending is not args.reverse,
+        "limit": args.limit,
+    }
     with _settings.opened_cache(args) as cache:
-        rows = select(
-            kind.find(cache),
-            search=args.search or "",
-            sort=key,
-            is_descending=is_descending is not args.reverse,
-            limit=args.limit,
-        )
+        if kind.find is None:
+            rows = _seams.images(cache, sort=key or "image_id", **query)
+        else:
+            rows = _seams.select(kind.find(cache), sort=key, **query)
     if args.json:
         _output.print_json(rows)
     else:
         _output.print_rows(kind.columns, rows)
     return 0
-
-
-def select(
-    rows: Iterable[dict[str, Any]],
-    *,
-    search: str = "",
-    sort: str = "",
-    is_descending: bool = False,
-    limit: int | None = None,
-) -> list[dict[str, Any]]:
-    """Give the rows that are asked for, in order.
-
-    :param search: part of the id.
-    :param sort: key of the value to go by, then by id; empty: in the order they have.
-    :param limit: rows; ``None``: all.
-    """
-    found = [row for row in rows if search in row["image_id"]]
-    if sort:
-        found.sort(key=lambda row: row["image_id"])
-        found.sort(key=lambda row: row[sort], reverse=is_descending)
-    elif is_descending:
-        found.reverse()
-    return found[:limit]
 
 
 def _count(text: str) -> int:

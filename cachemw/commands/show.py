@@ -94,7 +94,7 @@ def _variants(cache: ImageCache, image_id: str) -> Iterable[dict[str, Any]]:
             with cache.driver.open_for_read(image_id, variant) as entry:
                 if listed is None:
                     # Only the listing knows of each variant when it was read last.
-                    listed = _of(image_id, cache.get_cached_images())
+                    listed = _of(image_id, _seams.images(cache, search=image_id))
                 yield _variant(cache, entry, variant, listed)
         except ImageNotFound:
             continue
