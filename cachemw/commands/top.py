@@ -107,8 +107,9 @@ def _watch(cache: ImageCache, interval: float) -> None:
                 looked = time.monotonic()
                 snapshot = _seams.snapshot(cache)
                 size = None
-            if size != shutil.get_terminal_size():
-                size = shutil.get_terminal_size()
+            # Not shutil's, which goes by the environment's COLUMNS where it is set.
+            if size != os.get_terminal_size(sys.stdout.fileno()):
+                size = os.get_terminal_size(sys.stdout.fileno())
                 _draw(_screen.layout(snapshot, size.columns, size.lines))
             if _is_quit_pressed(min(_MOMENT, interval)):
                 return

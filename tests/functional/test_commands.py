@@ -198,11 +198,20 @@ def test_list_refuses_what_it_cannot_sort_by(run, arguments, complaint):
     assert complaint in err
 
 
-@pytest.mark.parametrize("arguments", [["--limit", "0"], ["--limit", "x"], ["--sort", "name"]])
-def test_list_refuses_what_is_no_argument(run, arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--limit", "0"], "'0': expected a number from 1"),
+        (["--limit", "x"], "'x': expected a number from 1"),
+        (["--sort", "name"], "invalid choice: 'name'"),
+        (["--queue", "--invalid"], "not allowed with argument"),
+    ],
+)
+def test_list_refuses_what_is_no_argument(run, arguments, complaint, capsys):
     with pytest.raises(SystemExit) as exit_info:
         run("list", *arguments)
     assert exit_info.value.code == 2
+    assert complaint in capsys.readouterr().err
 
 
 def test_list_is_a_table_on_a_terminal_without_control_characters(cache, directory, monkeypatch):

@@ -65,6 +65,14 @@ def test_rich_cuts_no_long_id_off(terminal, monkeypatch):
     assert terminal.getvalue().count("i") == 300
 
 
+def test_rich_is_not_asked_to_draw_a_table_that_would_take_long(terminal, monkeypatch):
+    monkeypatch.setattr(_output, "MOST_RICH", 1)
+    with redirect_stdout(terminal):
+        _output.print_rows(COLUMNS, ROWS)
+
+    assert terminal.getvalue().startswith("ID                    SIZE\ncat ")
+
+
 def test_facts_are_for_programs_elsewhere(capsys):
     _output.print_facts([Fact("size", 2048, _shown.size), Fact("guarded", True), Fact("a", None)])
 
