@@ -20,14 +20,14 @@ from typing import Any, BinaryIO, Protocol
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import Entry, Record
+from ..drivers.base import Entry, OnVictim, Record, Victim
 from ..drivers.queued import Claim
 from ..errors import DriverError
 from ..metrics.counters import Counters
 from ..metrics.declared import DRIVER_SECONDS
 from ..names import check_image_id
 from . import targets
-from .capacity import Capacity
+from .capacity import Capacity, OnPruned
 from .check import Finding, Progress, Report, Scrubbed, check, scrub
 from .checksum import parse_checksum
 from .config import Settings
@@ -265,22 +265,35 @@ class ImageCache:
         return self.driver.delete_all_cached_images()
 
     @concurrency.offloaded
-    def prune(self, max_size: int | None = None) -> tuple[int, int]:
+    def prune(self, max_size: int | None = None, report: OnPruned | None = None) -> tuple[int, int]:
         """Remove the least recently read images until the cache fits.
 
         :param max_size: bytes; ``None``: the option's.
+        :param report: called now and then with what was removed since, and the bytes removed so
+            far and to be removed in all.
         :return: images and bytes removed.
         """
-        return self.capacity.prune(max_size)
+        return self.capacity.prune(max_size, report)
 
     @concurrency.offloaded
-    def clean(self, stall_time: float | None = None) -> int:
+    def plan_prune(self, max_size: int | None = None) -> list[Victim]:
+        """Give what :meth:`prune` would remove now, in its order."""
+        return self.capacity.plan_prune(max_size)
+
+    @concurrency.offloaded
+    def clean(self, stall_time: float | None = None, note: OnVictim | None = None) -> int:
         """Empty ``invalid/``, and remove fills abandoned for ``stall_time`` seconds.
 
         :param stall_time: ``None``: the option's.
+        :param note: called with each file that is removed; it does nothing that may wait.
         :return: files removed.
         """
-        return self.driver.clean(stall_time)
+        return self.driver.clean(stall_time, note)
+
+    @concurrency.offloaded
+    def plan_cleaning(self, stall_time: float | None = None) -> list[Victim]:
+        """Give what :meth:`clean` would remove now."""
+        return self.driver.plan_cleaning(stall_time)
 
     @concurrency.offloaded
     def check(

@@ -272,8 +272,10 @@ class EntryFiles(Driver):
         with translating("partial images"):
             return _fills.partial_images(self.tree.incomplete)
 
-    def get_image_filepath(self, image_id: str, cache_status: str = "active") -> str:
-        name = names.entry_name(image_id)
+    def get_image_filepath(
+        self, image_id: str, cache_status: str = "active", variant: int = 0
+    ) -> str:
+        name = names.entry_name(image_id, variant)
         if cache_status == "active":
             return os.path.join(self.directory, name)
         if cache_status not in names.RESERVED_NAMES:

@@ -192,6 +192,22 @@ def void(name: str, directory: int) -> None:
     remove_files(name, status.st_ino, directory)
 
 
+def image_of(name: str, status: os.stat_result, directory: int) -> str:
+    """Give the id of a fill's image; the file's name where nothing tells."""
+    try:
+        found = _statefile.find(name, status.st_ino, directory)
+        if found is None:
+            return name
+        state, header = found
+        try:
+            announced = state.announced(header)
+        finally:
+            state.close()
+    except OSError:
+        return name
+    return name if announced is None else announced[0].image_id
+
+
 def reap(name: str, directory: int) -> bool:
     """Remove a fill's files that nobody holds; the directory's lock held, so that nobody else does.
 

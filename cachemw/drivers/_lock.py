@@ -44,6 +44,7 @@ EVERYTHING = None
 
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 @dataclasses.dataclass
@@ -237,6 +238,20 @@ def _parse(text: bytes) -> State | None:
     ):
         return None
     return state if total is None or isinstance(total, int) else None
+
+
+def driver_of(directory: str) -> str | None:
+    """Give the name of the driver that a cache directory was used with last; ``None`` if
+    nothing tells."""
+    try:
+        fd = os.open(os.path.join(directory, NAME), _READ)
+        try:
+            state = _parse(os.read(fd, SIZE))
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    return state.driver if state is not None and isinstance(state.driver, str) else None
 
 
 def _is_named(fd: int, directory: int) -> bool:

@@ -246,6 +246,22 @@ class FillState:
     reserved: int = 0
 
 
+class Victim(NamedTuple):
+    """What eviction or cleaning removes.
+
+    :param kind: ``"image"``, ``"fill"`` (an abandoned one) or ``"invalid"``.
+    :param image_id: whose it is; a file's name where nothing tells.
+    :param size: bytes that its removal frees.
+    """
+
+    kind: str
+    image_id: str
+    size: int
+
+
+#: What is told of each victim.
+OnVictim = Callable[[Victim], None]
+
 #: Bytes of a chunk, which has a checksum of its own.
 CHUNK = 256 * 1024
 
@@ -583,7 +599,9 @@ class Driver(abc.ABC):
         return not (self.is_cached(image_id) or self.is_being_cached(image_id))
 
     @abc.abstractmethod
-    def get_image_filepath(self, image_id: str, cache_status: str = "active") -> str:
+    def get_image_filepath(
+        self, image_id: str, cache_status: str = "active", variant: int = 0
+    ) -> str:
         """Give the path of an image's file.
 
         :param cache_status: ``"active"``, ``"incomplete"``, ``"invalid"`` or ``"queue"``.
@@ -685,37 +703,50 @@ class Driver(abc.ABC):
         """Give id and bytes of the image that was read longest ago, or ``None``."""
 
     @abc.abstractmethod
-    def evict(self, wanted: int) -> tuple[int, int]:
+    def evict(self, wanted: int, note: OnVictim | None = None) -> tuple[int, int]:
         """Delete failed and abandoned fills, then least recently read images, until ``wanted``
         bytes are free. Hits count as of the last flush.
 
+        :param note: called with each that is deleted, the directory's lock held: it does
+            nothing that may wait.
         :return: images deleted, and bytes of all that was; fewer bytes than wanted if nothing
             is left.
         """
 
     @abc.abstractmethod
-    def reap_invalid(self, grace: float | None = None) -> int:
+    def plan_eviction(self, wanted: int) -> list[Victim]:
+        """Give what :meth:`evict` would delete now, in its order."""
+
+    @abc.abstractmethod
+    def reap_invalid(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         """Remove what is in ``invalid/`` and older than ``grace`` seconds (``None``: all).
 
+        :param note: called with each that is removed.
         :return: how many were removed.
         """
 
     @abc.abstractmethod
-    def reap_stalled(self, grace: float | None = None) -> int:
+    def reap_stalled(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         """Remove abandoned fills older than ``grace`` seconds (``None``: all); a fill whose
         writer lives stays.
 
+        :param note: called with each that is removed, as in :meth:`evict`.
         :return: how many were removed.
         """
 
-    def clean(self, stall_time: float | None = None) -> int:
+    def clean(self, stall_time: float | None = None, note: OnVictim | None = None) -> int:
         """Empty ``invalid/`` and remove abandoned fills.
 
         :param stall_time: seconds; ``None``: as configured.
+        :param note: called with each that is removed, as in :meth:`evict`.
         :return: how many files were removed.
         """
         grace = self.stall_time if stall_time is None else stall_time
-        return self.reap_invalid() + self.reap_stalled(grace)
+        return self.reap_invalid(note=note) + self.reap_stalled(grace, note)
+
+    @abc.abstractmethod
+    def plan_cleaning(self, stall_time: float | None = None) -> list[Victim]:
+        """Give what :meth:`clean` would remove now, in no order."""
 
     # Check
 
