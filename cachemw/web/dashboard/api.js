@@ -1,0 +1,160 @@
+// The management API, by paths relative to the page.
+
+/** An answer that is not what was asked for, or none at all (status 0). */
+export class ApiError extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// Milliseconds; a cache that says nothing for longer is out of reach.
+const TIMEOUT = 10000;
+
+async function explain(response) {
+  try {
+    const { error } = await response.json();
+    return error.detail || error.title;
+  } catch {
+    return `${response.status} ${response.statusText}`;
+  }
+}
+
+/** The path of one image below a collection. */
+function imagePath(collection, id) {
+  // A URL cannot hold these as the last part of a path: the request would reach the
+  // collection itself, and delete all of it.
+  if (id === "." || id === "..") throw new ApiError(0, `No URL can name the image “${id}”; use the command line.`);
+  try {
+    return `${collection}/${encodeURIComponent(id)}`;
+  } catch {
+    throw new ApiError(0, "No URL can name this image; use the command line.");
+  }
+}
+
+export class Api {
+  #askToken;
+  #token = null;
+  #tokenKey = `cachemw-token ${location.pathname}`;
+  #asking = null;
+  #root = null;
+
+  /** @param askToken asks the person for a token; false: they will not give one. */
+  constructor(askToken) {
+    this.#askToken = askToken;
+    try {
+      this.#token = sessionStorage.getItem(this.#tokenKey);
+    } catch {
+      // Then it is asked for on each visit.
+    }
+  }
+
+  stats() {
+    return this.#json("GET", "stats");
+  }
+
+  history(hours) {
+    return this.#json("GET", `stats/history?hours=${hours}`);
+  }
+
+  /** One page of images: `images`, and whether there are more after it. */
+  async list({ search, sort, isDescending, limit, marker }) {
+    const query = new URLSearchParams({ limit, sort: `${sort}:${isDescending ? "desc" : "asc"}` });
+    if (search) query.set("search", search);
+    if (marker !== null) query.set("marker", marker);
+    const answer = await this.#json("GET", `${await this.#findRoot()}v1/cached_images?${query}`);
+    const images = answer.cached_images ?? [];
+    return { images, total: answer.total ?? null, hasMore: "next" in answer ? Boolean(answer.next) : images.length === limit };
+  }
+
+  async deleteImage(id) {
+    await this.#send("DELETE", (await this.#findRoot()) + imagePath("v1/cached_images", id));
+  }
+
+  async queueImage(id) {
+    await this.#send("PUT", (await this.#findRoot()) + imagePath("v1/queued_images", id));
+  }
+
+  async unqueueImage(id) {
+    await this.#send("DELETE", (await this.#findRoot()) + imagePath("v1/queued_images", id));
+  }
+
+  /** Start a job of a kind (prune, clean, check). */
+  async start(kind, options) {
+    return this.#json("POST", `${await this.#findRoot()}v2/cache/${kind}`, options);
+  }
+
+  /** Where /v1 and /v2 begin: beside the page, or one up where a filter serves it under /.cachemw/. */
+  async #findRoot() {
+    if (this.#root === null) {
+      const isBelow = location.pathname.endsWith("/.cachemw/");
+      this.#root = isBelow && !(await this.#hasImages("")) ? "../" : "";
+    }
+    return this.#root;
+  }
+
+  async #hasImages(root) {
+    try {
+      await this.#json("GET", `${root}v1/cached_images?limit=1`);
+      return true;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return false;
+      throw error;
+    }
+  }
+
+  async #json(method, path, body) {
+    const response = await this.#send(method, path, body);
+    try {
+      return await response.json();
+    } catch {
+      throw new ApiError(response.status, "The answer was not JSON.");
+    }
+  }
+
+  async #send(method, path, body) {
+    const sent = this.#token;
+    const response = await this.#fetch(method, path, body, sent);
+    if (response.status === 401) {
+      if (await this.#getToken(sent)) return this.#send(method, path, body);
+      throw new ApiError(401, "A token is needed.");
+    }
+    if (!response.ok) throw new ApiError(response.status, await explain(response));
+    return response;
+  }
+
+  async #fetch(method, path, body, token) {
+    const headers = { Accept: "application/json" };
+    if (token !== null) headers.Authorization = `Bearer ${token}`;
+    if (body !== undefined) headers["Content-Type"] = "application/json";
+    try {
+      return await fetch(path, {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        cache: "no-store",
+        redirect: "error",
+        signal: AbortSignal.timeout(TIMEOUT),
+      });
+    } catch {
+      throw new ApiError(0, "The cache cannot be reached.");
+    }
+  }
+
+  /** Have another token than the one refused; several requests ask for it once. */
+  async #getToken(refused) {
+    if (this.#token !== refused) return true;
+    this.#asking ??= this.#askToken(refused !== null).finally(() => {
+      this.#asking = null;
+    });
+    const token = await this.#asking;
+    if (token === null) return false;
+    this.#token = token;
+    try {
+      sessionStorage.setItem(this.#tokenKey, token);
+    } catch {
+      // It holds for this page only.
+    }
+    return true;
+  }
+}
