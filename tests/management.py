@@ -6,11 +6,15 @@ time, so that a screenshot of them changes only with the page.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import socketserver
+import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+import wsgiref.simple_server
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cachemw.web import dashboard
@@ -157,7 +161,7 @@ class Management:
     def _start(self, kind: str, options: dict[str, Any]) -> tuple[str, dict[str, str], bytes]:
         job = self.job(kind, state="running", options=options)
         self.jobs.insert(0, job)
-        status, headers, body = _json(job)
+        _, headers, body = _json(job)
         return "202 Accepted", headers, body
 
     def job(self, kind: str, **state: Any) -> dict[str, Any]:
@@ -300,6 +304,33 @@ def fill_with_work(management: Management, now: float) -> None:
             result={"images": 112, "bytes": int(148.2 * GIB)},
         ),
     ]  # fmt: skip
+
+
+class _Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def served(management: Management, mount: str = "/") -> Iterator[str]:
+    """Serve it, one connection a request, so that no idle one of a browser's delays the end.
+
+    :return: the dashboard's URL.
+    """
+    with wsgiref.simple_server.make_server(
+        "127.0.0.1", 0, management, server_class=_Server, handler_class=_Handler
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}{mount}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _json(value: Any) -> tuple[str, dict[str, str], bytes]:

@@ -1,6 +1,5 @@
 """The dashboard in a real browser, in front of a management API of the test's own."""
 
-import contextlib
 import json
 import os
 import time
@@ -11,8 +10,7 @@ import pytest
 pytest.importorskip("websocket", reason="websocket-client is not installed")
 
 from tests import browser as browsers
-from tests.management import Management, fill_with_work, make_images
-from tests.servers import in_waitress
+from tests.management import Management, fill_with_work, make_images, served
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(browsers.program() is None, reason="no Chromium is installed")
@@ -40,13 +38,6 @@ def page(browser):
     with browser.page() as opened:
         opened.view(*DESK)
         yield opened
-
-
-@contextlib.contextmanager
-def served(management, mount="/"):
-    """Serve a management API; give the dashboard's URL."""
-    with in_waitress(management) as server:
-        yield f"http://127.0.0.1:{server.address[1]}{mount}"
 
 
 @pytest.fixture
@@ -196,7 +187,7 @@ def test_queue_says_what_failed_and_tries_again(dashboard, management):
     assert "Gave up 8 times: the app answered 404" in row
     assert "Set aside" in row
 
-    dashboard.click(button("Try golden/retired-2024.img again", "#queue"))
+    dashboard.click(button("Retry golden/retired-2024.img", "#queue"))
     wait_until(lambda: not any(item["set_aside"] for item in management.queue), "it is begun anew")
 
 
@@ -231,21 +222,21 @@ def test_jobs_are_started_after_a_question_and_followed(dashboard, management, k
 
 
 def test_list_is_searched_sorted_and_paged(dashboard, management):
-    assert dashboard.text("#page") == "1–50 of 120"
+    assert dashboard.text("#page") == "1 to 50 of 120"
     dashboard.click("#next")
-    dashboard.wait_for("document.getElementById('page').innerText.startsWith('51–100')")
+    dashboard.wait_for("document.getElementById('page').innerText.startsWith('51 to 100')")
     dashboard.click("#next")
-    dashboard.wait_for("document.getElementById('page').innerText === '101–120 of 120'")
+    dashboard.wait_for("document.getElementById('page').innerText === '101 to 120 of 120'")
     assert dashboard.evaluate("document.getElementById('next').disabled")
     assert dashboard.evaluate("document.activeElement.id") == "images-title"
     dashboard.click("#previous")
-    dashboard.wait_for("document.getElementById('page').innerText.startsWith('51–100')")
+    dashboard.wait_for("document.getElementById('page').innerText.startsWith('51 to 100')")
 
     dashboard.click("button[data-sort=size]")
     dashboard.wait_for("document.querySelector('[data-column=size]').ariaSort === 'descending'")
     biggest = max(management.images.values(), key=lambda image: image["size"])["image_id"]
     assert dashboard.text("#images .id") == biggest
-    assert dashboard.text("#page") == "1–50 of 120"
+    assert dashboard.text("#page") == "1 to 50 of 120"
 
     dashboard.type("#search", "-00007")
     dashboard.wait_for("document.querySelectorAll('#images tr').length === 1")
@@ -408,7 +399,7 @@ def test_page_stays_small_and_smooth_over_many_images(page):
     with served(management) as address:
         page.open(address)
         page.wait_for(LOADED)
-        assert page.text("#page") == "1–50 of 100,000"
+        assert page.text("#page") == "1 to 50 of 100,000"
         assert page.evaluate("document.querySelectorAll('*').length") < 2000
         # Work of the page's own in each update; the machine may be busy with others'.
         spent = []
@@ -449,7 +440,7 @@ def found_by(axe, page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
-def test_accessibility_check_finds_nothing(page, url, axe, scheme, size):
+def test_accessibility_check_finds_nothing(page, management, url, axe, scheme, size):
     page.view(*size, scheme=scheme)
     page.open(url)
     page.wait_for(LOADED)
@@ -457,6 +448,14 @@ def test_accessibility_check_finds_nothing(page, url, axe, scheme, size):
     assert found_by(axe, page) == []
 
     page.click("#check-button")
+    assert found_by(axe, page) == []
+    page.press("Escape")
+
+    page.type("#queue-field", "unknown.img")
+    page.press("Enter")
+    page.wait_for("!document.getElementById('note').hidden")
+    management.failure = "503 Service Unavailable"
+    page.wait_for("!document.getElementById('trouble').hidden")
     assert found_by(axe, page) == []
 
 

@@ -128,7 +128,7 @@ function makeQueued(item, actions) {
   addCell(row, "state");
   addCell(row, "queued", { class: "number" });
   const name = shortenId(item.image_id);
-  row.retry = make("button", { type: "button", "aria-label": `Try ${name} again`, click: () => actions.retry(item.image_id) }, "Retry");
+  row.retry = make("button", { type: "button", "aria-label": `Retry ${name}`, click: () => actions.retry(item.image_id) }, "Retry");
   const remove = make("button", { type: "button", "aria-label": `Remove ${name} from the queue`, click: () => actions.remove(item.image_id) }, "Remove");
   addCell(row, "actions", { class: "actions" }).append(row.retry, remove);
   return row;

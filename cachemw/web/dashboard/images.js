@@ -101,7 +101,7 @@ export class ImageList {
     const before = (this.#markers.length - 1) * PAGE;
     const all = total ?? (this.#search ? null : this.count);
     const of = all === null ? "" : ` of ${formatCount(all)}`;
-    setText(byId("page"), images.length ? `${formatCount(before + 1)}–${formatCount(before + images.length)}${of}` : "");
+    setText(byId("page"), images.length ? `${formatCount(before + 1)} to ${formatCount(before + images.length)}${of}` : "");
     setText(byId("images-empty"), this.#search ? "No image has this in its id." : "Nothing is cached yet.");
     setHidden(byId("images-empty"), images.length > 0);
     setHidden(byId("images-table"), images.length === 0);
