@@ -100,7 +100,7 @@ class Management:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         method = environ["REQUEST_METHOD"]
-        path = environ["PATH_INFO"].encode("latin-1").decode()
+        path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "surrogateescape")
         status, headers, body = self._answer(method, path, environ)
         headers = {
             "Content-Security-Policy": dashboard.CONTENT_SECURITY_POLICY,

@@ -278,6 +278,19 @@ def test_ids_are_text_wherever_they_appear(page, management, url):
     assert page.problems == []
 
 
+def test_id_with_octets_that_are_no_text_is_deleted(page, management, url):
+    """Python has such an octet as a lone surrogate."""
+    record = {"size": 1, "hits": 10**6, "last_accessed": time.time() + 60, "last_modified": 1.0}
+    management.images["a\udcffb"] = {"image_id": "a\udcffb", "checksum": None, **record}
+    page.open(url)
+    page.wait_for(LOADED)
+    page.click("#images button")
+    page.click("#confirm-do")
+
+    wait_until(lambda: "a\udcffb" not in management.images, "it is deleted")
+    assert len(management.images) == 120
+
+
 @pytest.mark.parametrize("image_id", [".", ".."])
 def test_id_that_no_url_can_name_deletes_nothing_else(page, management, url, image_id):
     """A URL drops such a part of its path: the request would delete all images."""

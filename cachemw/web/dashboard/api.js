@@ -20,13 +20,21 @@ async function explain(response) {
   }
 }
 
+/** An id as the last part of a path. What was no UTF-8 in it stands as lone surrogates, as in Python. */
+function quoteId(id) {
+  return Array.from(id, (character) => {
+    const code = character.codePointAt(0);
+    return code >= 0xdc80 && code <= 0xdcff ? `%${(code - 0xdc00).toString(16)}` : encodeURIComponent(character);
+  }).join("");
+}
+
 /** The path of one image below a collection. */
 function imagePath(collection, id) {
   // A URL cannot hold these as the last part of a path: the request would reach the
   // collection itself, and delete all of it.
   if (id === "." || id === "..") throw new ApiError(0, `No URL can name the image “${id}”; use the command line.`);
   try {
-    return `${collection}/${encodeURIComponent(id)}`;
+    return `${collection}/${quoteId(id)}`;
   } catch {
     throw new ApiError(0, "No URL can name this image; use the command line.");
   }
@@ -95,11 +103,11 @@ export class Api {
 
   async #hasImages(root) {
     try {
-      await this.#json("GET", `${root}v1/cached_images?limit=1`);
-      return true;
+      return "cached_images" in (await this.#json("GET", `${root}v1/cached_images?limit=1`));
     } catch (error) {
-      if (error instanceof ApiError && error.status === 404) return false;
-      throw error;
+      // Out of reach, refused or in trouble is not the same as not there.
+      if (error.status === 0 || error.status === 401 || error.status >= 500) throw error;
+      return false;
     }
   }
 
