@@ -174,12 +174,19 @@ class Management:
         wanted = query.get("search", "")
         found = [image for image in self.images.values() if wanted in image["image_id"]]
         found.sort(key=lambda image: (image[key], image["image_id"]), reverse=direction == "desc")
+        total = len(found)
         if "marker" in query:
-            ids = [image["image_id"] for image in found]
-            del found[: ids.index(query["marker"]) + 1]
+            value = query["marker"] if key == "image_id" else float(query["marker_value"])
+            last = (value, query["marker"])
+            places = [(image[key], image["image_id"]) for image in found]
+            is_after = [place < last if direction == "desc" else place > last for place in places]
+            found = [image for image, after in zip(found, is_after, strict=True) if after]
         limit = int(query["limit"])
-        page = {"cached_images": found[:limit]}
-        return {**page, "next": "more"} if len(found) > limit else page
+        return {
+            "cached_images": found[:limit],
+            "total": total,
+            "next": "more" if len(found) > limit else None,
+        }
 
     def stats(self) -> dict[str, Any]:
         images = list(self.images.values())

@@ -241,6 +241,7 @@ def test_list_is_searched_sorted_and_paged(dashboard, management):
     dashboard.type("#search", "-00007")
     dashboard.wait_for("document.querySelectorAll('#images tr').length === 1")
     assert dashboard.text("#images .id") == "netboot-00007.tar.gz"
+    assert dashboard.text("#page") == "1 to 1 of 1"
     dashboard.type("#search", "nothing of the kind")
     dashboard.wait_for("!document.getElementById('images-empty').hidden")
     assert dashboard.text("#images-empty") == "No image has this in its id."

@@ -42,7 +42,8 @@ export class Actions {
     const answer = await confirm(JOBS[kind]);
     if (answer === null) return;
     const options = JOBS[kind].option ? { repair: answer.isChosen } : {};
-    await this.#try(`${JOBS[kind].verb}: started`, () => this.#api.start(kind, options), false);
+    const sayState = (job) => `${JOBS[kind].verb}: ${job.state === "running" ? "started" : job.state}`;
+    await this.#try(sayState, () => this.#api.start(kind, options), kind !== "clean");
   }
 
   async delete(id) {
@@ -84,8 +85,8 @@ export class Actions {
 
   async #try(done, action, changesImages) {
     try {
-      await action();
-      notify(done);
+      const answer = await action();
+      notify(typeof done === "function" ? done(answer) : done);
       return true;
     } catch (error) {
       notify(`Not done: ${error.message}`, true);

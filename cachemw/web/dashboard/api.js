@@ -20,7 +20,7 @@ async function explain(response) {
   }
 }
 
-/** An id as the last part of a path. What was no UTF-8 in it stands as lone surrogates, as in Python. */
+/** An id in a URL. What was no UTF-8 in it stands as lone surrogates, as in Python. */
 function quoteId(id) {
   return Array.from(id, (character) => {
     const code = character.codePointAt(0);
@@ -65,14 +65,19 @@ export class Api {
     return this.#json("GET", `stats/history?hours=${hours}`);
   }
 
-  /** One page of images: `images`, and whether there are more after it. */
-  async list({ search, sort, isDescending, limit, marker }) {
-    const query = new URLSearchParams({ limit, sort: `${sort}:${isDescending ? "desc" : "asc"}` });
-    if (search) query.set("search", search);
-    if (marker !== null) query.set("marker", marker);
+  /**
+   * One page of images.
+   *
+   * @param last the image before the page; null for the first page. Its place is found by
+   *     what it was sorted by then, also if it was read or deleted since.
+   */
+  async list({ search, sort, isDescending, limit, last }) {
+    let query = `limit=${limit}&sort=${sort}:${isDescending ? "desc" : "asc"}`;
+    if (search) query += `&search=${encodeURIComponent(search)}`;
+    if (last !== null) query += `&marker=${quoteId(last.image_id)}`;
+    if (last !== null && sort !== "image_id") query += `&marker_value=${last[sort]}`;
     const answer = await this.#json("GET", `${await this.#findRoot()}v1/cached_images?${query}`);
-    const images = answer.cached_images ?? [];
-    return { images, total: answer.total ?? null, hasMore: "next" in answer ? Boolean(answer.next) : images.length === limit };
+    return { images: answer.cached_images, total: answer.total, hasMore: Boolean(answer.next) };
   }
 
   async deleteImage(id) {

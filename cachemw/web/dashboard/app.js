@@ -78,7 +78,6 @@ class Page {
     showInvalid(stats);
     showRankings(stats);
     this.#images.now = stats.time;
-    this.#images.count = stats.images;
     document.body.classList.add("loaded");
   }
 

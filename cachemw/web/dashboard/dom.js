@@ -64,9 +64,11 @@ export function keepRows(parent, items, keyOf, makeRow, fillRow) {
   const old = parent.keptRows ?? new Map();
   const kept = new Map();
   for (const item of items) {
-    const key = keyOf(item);
-    if (!kept.has(key)) kept.set(key, old.get(key) ?? makeRow(item));
-    fillRow(kept.get(key), item);
+    let key = keyOf(item);
+    while (kept.has(key)) key += " again"; // variants of an image share its id
+    const row = old.get(key) ?? makeRow(item);
+    kept.set(key, row);
+    fillRow(row, item);
   }
   for (const [key, row] of old) if (!kept.has(key)) row.remove();
   let place = parent.firstElementChild;

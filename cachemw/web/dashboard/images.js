@@ -8,17 +8,16 @@ const PAGE = 50;
 const TYPING_PAUSE = 250;
 
 export class ImageList {
-  // What the server said last: its time, and how many images there are.
+  // The server's time, as it said last.
   now = Date.now() / 1000;
-  count = null;
 
   #api;
   #onDelete;
   #search = "";
   #sort = "last_accessed";
   #isDescending = true;
-  // The markers that led here: the last is this page's, null the first page's.
-  #markers = [null];
+  // The last images of the pages before this one; null is before the first page.
+  #before = [null];
   #images = [];
   #asked = 0;
   #typing = 0;
@@ -35,8 +34,8 @@ export class ImageList {
       event.preventDefault();
       this.#type(0);
     });
-    byId("previous").addEventListener("click", () => this.#turn(() => this.#markers.pop()));
-    byId("next").addEventListener("click", () => this.#turn(() => this.#markers.push(this.#images.at(-1).image_id)));
+    byId("previous").addEventListener("click", () => this.#turn(() => this.#before.pop()));
+    byId("next").addEventListener("click", () => this.#turn(() => this.#before.push(this.#images.at(-1))));
   }
 
   /** Ask for the page that is shown; an answer that another question overtook is dropped. */
@@ -50,11 +49,11 @@ export class ImageList {
         sort: this.#sort,
         isDescending: this.#isDescending,
         limit: PAGE,
-        marker: this.#markers.at(-1),
+        last: this.#before.at(-1),
       });
       if (asked !== this.#asked) return;
-      if (answer.images.length === 0 && this.#markers.length > 1) {
-        this.#markers.pop(); // the last of the page was deleted
+      if (answer.images.length === 0 && this.#before.length > 1) {
+        this.#before.pop(); // the last of the page was deleted
         await this.load();
         return;
       }
@@ -73,7 +72,7 @@ export class ImageList {
     clearTimeout(this.#typing);
     this.#typing = setTimeout(() => {
       this.#search = byId("search").value.trim();
-      this.#markers = [null];
+      this.#before = [null];
       this.load();
     }, pause);
   }
@@ -81,7 +80,7 @@ export class ImageList {
   #sortBy(name) {
     this.#isDescending = this.#sort === name ? !this.#isDescending : name !== "image_id";
     this.#sort = name;
-    this.#markers = [null];
+    this.#before = [null];
     this.load();
   }
 
@@ -98,14 +97,13 @@ export class ImageList {
     keepRows(byId("images"), images, (image) => image.image_id, (image) => this.#makeRow(image),
       (row, image) => fillRow(row, image, this.now));
     this.#restoreFocus(focused);
-    const before = (this.#markers.length - 1) * PAGE;
-    const all = total ?? (this.#search ? null : this.count);
-    const of = all === null ? "" : ` of ${formatCount(all)}`;
+    const before = (this.#before.length - 1) * PAGE;
+    const of = ` of ${formatCount(total)}`;
     setText(byId("page"), images.length ? `${formatCount(before + 1)} to ${formatCount(before + images.length)}${of}` : "");
     setText(byId("images-empty"), this.#search ? "No image has this in its id." : "Nothing is cached yet.");
     setHidden(byId("images-empty"), images.length > 0);
     setHidden(byId("images-table"), images.length === 0);
-    byId("previous").disabled = this.#markers.length === 1;
+    byId("previous").disabled = this.#before.length === 1;
     byId("next").disabled = !hasMore;
     for (const head of document.querySelectorAll("#images-table th[data-column]")) {
       const isSorted = head.dataset.column === this.#sort;
