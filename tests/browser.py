@@ -240,6 +240,7 @@ def chromium(directory: Path) -> Iterator[Browser]:
             time.sleep(0.05)
         yield Browser(int(port_file.read_text().split("\n")[0]))
     finally:
+        # The group has all of its processes, and nobody else's.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(PATIENCE)

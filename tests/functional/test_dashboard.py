@@ -195,6 +195,25 @@ def test_failed_fills_have_their_reasons(dashboard):
     assert "sha256 is 9f86d081…" in dashboard.text("#invalid tr")
 
 
+def test_answer_to_one_question_is_not_taken_for_another(dashboard, management):
+    """A dialog tells that it was closed only later, when the next question may be open."""
+    management.jobs = []
+    dashboard.evaluate("""(() => {
+        const click = (id) => document.getElementById(id).click();
+        click('prune-button');
+        return new Promise((resolve) => setTimeout(() => {
+            click('confirm-cancel');
+            click('clean-button');
+            setTimeout(resolve, 200);
+        }, 50));
+    })()""")
+    assert dashboard.text("#confirm-title") == "Clean the cache?"
+    dashboard.click("#confirm-do")
+    wait_until(lambda: management.jobs, "the job is started")
+
+    assert [job["kind"] for job in management.jobs] == ["clean"]
+
+
 @pytest.mark.parametrize("kind", ["prune", "clean", "check"])
 def test_jobs_are_started_after_a_question_and_followed(dashboard, management, kind):
     management.jobs = []

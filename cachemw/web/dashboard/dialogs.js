@@ -2,8 +2,25 @@
 
 import { byId, setHidden, setText } from "./dom.js";
 
-function once(dialog) {
-  return new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+// What each dialog was last asked for.
+const asked = new WeakMap();
+
+/**
+ * Open a dialog, and give what `read` finds when it was closed by its main button, else null.
+ *
+ * A dialog says that it was closed some time after it was: a question that is asked
+ * meanwhile waits, or it would be given the answer to the one before.
+ */
+function ask(dialog, prepare, read) {
+  const before = asked.get(dialog);
+  const answer = (async () => {
+    await before;
+    prepare();
+    await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+    return dialog.returnValue === "do" ? read() : null;
+  })();
+  asked.set(dialog, answer);
+  return answer;
 }
 
 /**
@@ -13,8 +30,12 @@ function once(dialog) {
  * @param option a thing to be chosen with it, by its label.
  * @return null for no, else `{ isChosen }`.
  */
-export async function confirm({ title, text, subject = "", option = "", verb, isDangerous = false }) {
+export function confirm(question) {
   const dialog = byId("confirm");
+  return ask(dialog, () => showQuestion(dialog, question), () => ({ isChosen: byId("confirm-choice").checked }));
+}
+
+function showQuestion(dialog, { title, text, subject = "", option = "", verb, isDangerous = false }) {
   setText(byId("confirm-title"), title);
   setText(byId("confirm-text"), text);
   setText(byId("confirm-subject"), subject);
@@ -29,8 +50,6 @@ export async function confirm({ title, text, subject = "", option = "", verb, is
   dialog.showModal();
   // What cannot be undone is not one press of Enter away.
   (isDangerous ? byId("confirm-cancel") : button).focus();
-  await once(dialog);
-  return dialog.returnValue === "do" ? { isChosen: byId("confirm-choice").checked } : null;
 }
 
 /**
@@ -39,18 +58,22 @@ export async function confirm({ title, text, subject = "", option = "", verb, is
  * @param isRefused whether one was given already.
  * @return null if none is given.
  */
-export async function askToken(isRefused) {
+export function askToken(isRefused) {
   const dialog = byId("token");
   const field = byId("token-field");
-  setHidden(byId("token-refused"), !isRefused);
-  field.value = "";
-  dialog.returnValue = "";
-  dialog.showModal();
-  await once(dialog);
-  // Nothing else fits into a header field.
-  const token = field.value.replace(/[^\x21-\x7e]/g, "");
-  field.value = "";
-  return dialog.returnValue === "do" && token !== "" ? token : null;
+  const show = () => {
+    setHidden(byId("token-refused"), !isRefused);
+    field.value = "";
+    dialog.returnValue = "";
+    dialog.showModal();
+  };
+  const read = () => {
+    // Nothing else fits into a header field.
+    const token = field.value.replace(/[^\x21-\x7e]/g, "");
+    field.value = "";
+    return token || null;
+  };
+  return ask(dialog, show, read);
 }
 
 /** Forms in dialogs close them with their button's value: form-action 'none' forbids sending. */
