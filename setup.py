@@ -19,6 +19,7 @@ TEST = [
     "hypothesis>=6.100",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "websocket-client>=1.8",
     "WebTest>=3.0.1",
     UWSGI,
 ]
@@ -47,7 +48,10 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["cachemw", "cachemw.*"]),
-    package_data={"cachemw": ["py.typed"]},
+    package_data={
+        "cachemw": ["py.typed"],
+        "cachemw.web.dashboard": ["*.html", "*.css", "*.js", "*.svg"],
+    },
     install_requires=["PasteDeploy>=3", "WebOb>=1.8.9,<2", "xattr>=1.1"],
     extras_require={
         "serve": SERVE,
