@@ -4,7 +4,7 @@ One module a command, each with ``add_arguments(parser)`` and ``run(args)``,
 which gives the exit status: 0 done, 1 something could not be done, 2 usage or
 configuration. Data goes to stdout, complaints to stderr.
 
-Imports: errors, commands.check, commands.clean, commands.serve.
+Imports: commands.check, commands.clean, commands.prefetch, commands.queue, commands.serve, errors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,15 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import CacheMwError, ConfigError
-from . import check, clean, serve
+from . import check, clean, prefetch, queue, serve
 
-_COMMANDS = {"serve": serve, "clean": clean, "check": check}
+_COMMANDS = {
+    "serve": serve,
+    "queue": queue,
+    "prefetch": prefetch,
+    "clean": clean,
+    "check": check,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

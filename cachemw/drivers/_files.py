@@ -3,23 +3,25 @@
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
 Imports: names, drivers._changes, drivers._claims, drivers._entries, drivers._fills,
-drivers._invalid, drivers._lock, drivers._queue, drivers._records, drivers._sums,
-drivers._translate, drivers._tree.
+drivers._invalid, drivers._lock, drivers._notes, drivers._queue, drivers._records, drivers._sums,
+drivers._translate, drivers._tree, drivers.queued.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 from .. import names
-from . import _claims, _fills, _invalid, _queue, _records, _sums
+from . import _claims, _fills, _invalid, _notes, _queue, _records, _sums
 from ._changes import ChangingFiles
 from ._entries import names_of
 from ._lock import MOST_NAMES
 from ._translate import translating
 from ._tree import scan
+from .queued import Claim
 
 __all__ = ["FileDriver", "names_of"]
 
@@ -114,6 +116,7 @@ class FileDriver(ChangingFiles):
                 _fills.reap_debris(self.tree.incomplete)
                 _sums.reap(self.tree.sums, self.tree.base)
             self._reap_records()
+            _notes.reap(self.tree.queue)
         return reaped
 
     def _reap_records(self) -> None:
@@ -135,11 +138,11 @@ class FileDriver(ChangingFiles):
 
     # Queue
 
-    def queue_image(self, image_id: str) -> bool:
+    def queue_image(self, image_id: str, url: str | None = None, anew: bool = True) -> bool:
         if not self.is_cacheable(image_id):
             return False
         with translating(image_id):
-            return _queue.put(image_id, self.tree.queue)
+            return _queue.put(image_id, self.tree.queue, url, anew)
 
     def is_queued(self, image_id: str) -> bool:
         return _queue.has(image_id, self.tree.queue)
@@ -148,9 +151,21 @@ class FileDriver(ChangingFiles):
         with translating("the queue"):
             return _queue.listing(self.tree.queue)
 
+    def get_queue(self) -> list[dict[str, Any]]:
+        with translating("the queue"):
+            return _queue.described(self.tree.queue)
+
+    def queue_state(self) -> Hashable:
+        with translating("the queue"):
+            return _queue.state(self.tree.queue)
+
+    def claim_queued(self, image_id: str) -> Claim | None:
+        with translating(image_id):
+            return _queue.claim(image_id, self.tree.queue)
+
     def delete_queued_image(self, image_id: str) -> bool:
         with translating(image_id):
-            return _queue.remove(image_id, self.tree.queue)
+            return _queue.drop(names.entry_name(image_id), self.tree.queue)
 
     def delete_all_queued_images(self) -> int:
         with translating("the queue"):

@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: concurrency, errors, drivers._boot, drivers.faults.
+Imports: concurrency, drivers._boot, drivers.faults, drivers.queued, errors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .. import concurrency
 from ..errors import DriverError
 from ._boot import boot_id
 from .faults import Fault, Inspector
+from .queued import Claim, Note
 
 #: Variants that are kept of one image, at most.
 MOST_VARIANTS = 8
@@ -743,20 +744,42 @@ class Driver(abc.ABC):
     # Queue
 
     @abc.abstractmethod
-    def queue_image(self, image_id: str) -> bool:
-        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
+    def queue_image(self, image_id: str, url: str | None = None, anew: bool = True) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or waiting there.
+
+        :param url: how a request fetched it, if one named it.
+        :param anew: whether an image that was set aside starts anew; else ``False`` for one.
+        """
 
     @abc.abstractmethod
     def is_queued(self, image_id: str) -> bool:
-        """Say whether an image is in the queue."""
+        """Say whether an image waits in the queue, and was not set aside."""
 
     @abc.abstractmethod
     def get_queued_images(self) -> list[str]:
-        """List the ids in the queue, the longest waiting first."""
+        """List the ids that wait, the longest waiting first, without those set aside."""
+
+    def get_queue(self) -> list[dict[str, Any]]:
+        """List all that is in the queue, the longest waiting first: dicts with ``image_id``,
+        ``queued`` (since when), ``url``, ``tries``, ``after``, ``reason``, ``set_aside`` and
+        ``fetching``, as in :class:`~cachemw.drivers.queued.Note`."""
+        blank = {**dataclasses.asdict(Note()), "queued": 0.0, "fetching": False}
+        return [{**blank, "image_id": image_id} for image_id in self.get_queued_images()]
+
+    def queue_state(self) -> Hashable:
+        """Give what is mostly another once the queue has changed; it costs next to nothing."""
+        return object()
+
+    def claim_queued(self, image_id: str) -> Claim | None:
+        """Keep everybody else from fetching a queued image, here and in other processes.
+
+        :return: ``None``: it is not in the queue, or somebody else fetches it.
+        """
+        return None
 
     @abc.abstractmethod
     def delete_queued_image(self, image_id: str) -> bool:
-        """Take an image out of the queue. :return: whether it was there."""
+        """Take an image out of the queue, also one set aside. :return: whether it was there."""
 
     @abc.abstractmethod
     def delete_all_queued_images(self) -> int:

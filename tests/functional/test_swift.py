@@ -34,8 +34,9 @@ pytestmark = [
 
 ACCOUNT = "/v1/AUTH_test"
 
-#: Seconds within which the hub must answer something else while large images pass.
-PROMPT = 0.05
+#: Answers of an idle proxy, one each 10 ms, without any of one that large images pass through: a
+#: call that blocks its hub for a second makes it a hundred.
+MISSED = 40
 
 #: What anybody may read is served without asking, so that nothing but the cache is measured.
 ANYBODY = {"freshness": "immutable", "routes": "/v1/[^/]+/[^/]+/.+", "min_free": 0}
@@ -98,17 +99,17 @@ def download(proxy, target):
     return digest, head
 
 
-class Latency:
-    """Asks a proxy for ``/healthcheck`` again and again, and an idle one beside it.
+class Side:
+    """Asks a proxy for ``/healthcheck`` again and again, and beside it an idle one.
 
-    What the idle one's answers take at most is what the machine itself takes just now.
+    Whatever makes the machine slow keeps both waiting, so that they take turns all the same.
     """
 
     def __init__(self, proxy, idle):
-        self.times = {proxy: [], idle: []}
-        self._proxy, self._idle = proxy, idle
+        self._proxies = [proxy, idle]
+        self._answered = []
         self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=[one]) for one in self.times]
+        self._threads = [threading.Thread(target=self._ask, args=[one]) for one in (proxy, idle)]
 
     def __enter__(self):
         for thread in self._threads:
@@ -122,21 +123,17 @@ class Latency:
 
     def _ask(self, proxy):
         while not self._end.wait(0.01):
-            began = time.perf_counter()
             assert proxy.request("/healthcheck").status == 200
-            self.times[proxy].append(time.perf_counter() - began)
+            self._answered.append(proxy)
 
     @property
-    def longest(self):
-        """What the longest answer took more than the machine's own longest, in seconds."""
-        return max(self.times[self._proxy]) - max(self.times[self._idle])
+    def most_missed(self):
+        """How many answers the idle one gave at most while the other gave none."""
+        runs = itertools.groupby(self._answered)
+        return max((len(list(run)) for who, run in runs if who is self._proxies[1]), default=0)
 
     def __str__(self):
-        ranked, idle = (sorted(times) for times in self.times.values())
-        return (
-            f"{len(ranked)} answers, median {ranked[len(ranked) // 2]:.4f} s, longest"
-            f" {ranked[-1]:.4f} s; of the idle one {idle[-1]:.4f} s"
-        )
+        return f"{len(self._answered)} answers, at most {self.most_missed} of the idle one in a row"
 
 
 def test_hub_answers_promptly_while_a_gibibyte_is_filled_and_hit(swift, start_proxy):
@@ -149,17 +146,17 @@ def test_hub_answers_promptly_while_a_gibibyte_is_filled_and_hit(swift, start_pr
     upload(proxy, owner, target, (block for _ in range(count)), count * len(block))
     digest = hashlib.md5(block * count).hexdigest()
 
-    with Latency(proxy, idle) as filling:
+    with Side(proxy, idle) as filling:
         filled = download(proxy, target)
-    with Latency(proxy, idle) as hitting:
+    with Side(proxy, idle) as hitting:
         hit = download(proxy, target)
     print(f"fill: {filling}\nhit: {hitting}")
 
     assert filled[0] == hit[0] == digest
     assert "fwd=uri-miss; stored" in filled[1]
     assert "cachemw; hit" in hit[1]
-    assert filling.longest < PROMPT, str(filling)
-    assert hitting.longest < PROMPT, str(hitting)
+    assert filling.most_missed < MISSED, str(filling)
+    assert hitting.most_missed < MISSED, str(hitting)
 
 
 def test_hub_answers_promptly_while_a_fill_waits_for_another_process(start_proxy, tmp_path):
@@ -173,7 +170,7 @@ def test_hub_answers_promptly_while_a_fill_waits_for_another_process(start_proxy
         fcntl.flock(lock, fcntl.LOCK_EX)
         with proxy.begin(f"{ACCOUNT}/waits/image").socket as waiting:
             waiting.settimeout(1)
-            with Latency(proxy, idle) as meanwhile, pytest.raises(TimeoutError):
+            with Side(proxy, idle) as meanwhile, pytest.raises(TimeoutError):
                 waiting.recv(1)
             fcntl.flock(lock, fcntl.LOCK_UN)
             waiting.settimeout(60)
@@ -181,7 +178,7 @@ def test_hub_answers_promptly_while_a_fill_waits_for_another_process(start_proxy
     print(f"meanwhile: {meanwhile}")
 
     assert b"fwd=uri-miss; stored" in answer
-    assert meanwhile.longest < PROMPT, str(meanwhile)
+    assert meanwhile.most_missed < MISSED, str(meanwhile)
 
 
 # The preset: the proxy itself says at every hit who may have what
