@@ -11,12 +11,15 @@ SERVE = ["gunicorn>=23", "urllib3>=2.2.3"]
 UWSGI = "pyuwsgi>=2.0.30; sys_platform == 'linux' and platform_machine == 'x86_64'"
 #: Where they have wheels; elsewhere the tests that need them skip.
 HUBS = ["eventlet>=0.36", "gevent>=24.2; platform_machine in 'x86_64 aarch64'"]
+RICH = ["rich>=13"]
 TEST = [
     *SERVE,
+    *RICH,
     *HUBS,
     "hypothesis>=6.100",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "websocket-client>=1.8",
     "WebTest>=3.0.1",
     UWSGI,
 ]
@@ -45,10 +48,14 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["cachemw", "cachemw.*"]),
-    package_data={"cachemw": ["py.typed"]},
+    package_data={
+        "cachemw": ["py.typed"],
+        "cachemw.web.dashboard": ["*.html", "*.css", "*.js", "*.svg"],
+    },
     install_requires=["PasteDeploy>=3", "WebOb>=1.8.9,<2", "xattr>=1.1"],
     extras_require={
         "serve": SERVE,
+        "rich": RICH,
         "test": TEST,
         "docs": ["sphinx>=8", "furo"],
         "lint": ["mypy>=1.13", "ruff>=0.8", "types-WebOb", "build", "twine"],

@@ -1,4 +1,7 @@
-"""Sphinx settings: ``sphinx-build -W -b html docs docs/_build/html``."""
+"""Sphinx settings: ``sphinx-build -W -b html docs docs/_build/html``.
+
+``-b man`` in place of ``-b html`` makes the manual page cachemw(1).
+"""
 
 from importlib.metadata import version as version_of
 
@@ -14,6 +17,10 @@ nitpicky = False
 html_theme = "furo"
 html_title = f"cachemw {release}"
 html_show_sourcelink = False
+
+man_pages = [
+    ("reference/commands", "cachemw", "transparent, verified image caching", [author], 1),
+]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

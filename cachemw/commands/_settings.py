@@ -1,19 +1,24 @@
 """The cache that a command is about: the one of the server's ini file, or a directory.
 
-Imports: errors, core.config.
+Imports: errors, names, core.cache, core.config, drivers._lock.
 """
 
 from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from paste.deploy import loadwsgi
 
+from ..core.cache import ImageCache
 from ..core.config import Settings
+from ..drivers._lock import driver_of
 from ..errors import ConfigError
+from ..names import check_image_id
 
 #: How the caching filter is named in ini files.
 _OURS = ("egg:cachemw", "egg:cachemw#main", "egg:cachemw#cache")
@@ -46,9 +51,29 @@ def from_arguments(args: argparse.Namespace) -> Settings:
     if args.config is None:
         if "dir" not in given:
             raise ConfigError("no cache is named: expected -c FILE.ini or --dir DIR")
-        return Settings.from_options(given)
+        settings = Settings.from_options(given)
+        # With another than the server's, each of the two would scan the directory whenever the
+        # other was there.
+        used = None if "driver" in given else driver_of(settings.dir)
+        return settings if used is None else Settings.from_options({**given, "driver": used})
     global_conf, local_conf = filter_section(args.config)
     return Settings.from_conf(global_conf, {**local_conf, **given})
+
+
+@contextlib.contextmanager
+def opened_cache(args: argparse.Namespace) -> Iterator[ImageCache]:
+    """Open the cache that is meant, which is there already; a name that is wrong makes none.
+
+    :raises ConfigError: as :func:`from_arguments`, or there is no such directory.
+    """
+    settings = from_arguments(args)
+    if not os.path.isdir(settings.dir):
+        raise ConfigError(f"there is no cache directory {settings.dir!r}")
+    cache = ImageCache.from_settings(settings)
+    try:
+        yield cache
+    finally:
+        cache.close()
 
 
 def set_options(pairs: list[str]) -> dict[str, str]:
@@ -105,3 +130,14 @@ def read_ini(path: str) -> configparser.RawConfigParser:
     except (configparser.Error, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} is not an ini file: {exc}") from None
     return parser
+
+
+def image_id_of(text: str) -> str:
+    """Read an image id.
+
+    :raises ConfigError: it cannot be one.
+    """
+    try:
+        return check_image_id(text)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None

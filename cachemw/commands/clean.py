@@ -1,16 +1,17 @@
 """Remove failed fills and abandoned ones.
 
-Imports: commands._settings, core.cache, core.config, errors.
+Imports: commands._output, commands._progress, commands._settings, commands._victims, core.config,
+drivers.base, errors.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from ..core.cache import ImageCache
 from ..core.config import parse_duration
+from ..drivers.base import Victim
 from ..errors import ConfigError
-from . import _settings
+from . import _output, _progress, _settings, _victims
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,16 +22,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="remove fills that nobody has written to for this long (such as 0, 30m, 1d)",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only list the files that would be removed"
+    )
+    _output.add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Empty ``invalid/`` and remove abandoned fills; print how many files went."""
-    settings = _settings.from_arguments(args)
-    cache = ImageCache.from_settings(settings)
-    try:
-        print(cache.clean(_stall_time(args.stall_time)))
-    finally:
-        cache.close()
+    stall_time = _stall_time(args.stall_time)
+    gone: list[Victim] = []
+    with _settings.opened_cache(args) as cache:
+        plan = cache.plan_cleaning(stall_time)
+        if not args.dry_run:
+            with _progress.progress("cleaning", "files") as progress:
+
+                def note(victim: Victim) -> None:
+                    gone.append(victim)
+                    progress(len(gone), max(len(plan), len(gone)))
+
+                count = cache.clean(stall_time, note)
+    if args.dry_run or args.json:
+        _victims.print_victims(plan if args.dry_run else gone, args.json)
+    else:
+        print(count)
     return 0
 
 

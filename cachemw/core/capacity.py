@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
 
-from ..drivers.base import Driver, Sink
+from ..drivers.base import Driver, OnVictim, Sink, Victim
 from ..errors import CacheFull
 from ..metrics.counters import NOBODY, Counters
 from ..metrics.declared import DRIVER_SECONDS, EVICTED_BYTES, EVICTED_IMAGES
@@ -22,6 +23,12 @@ _EVICTED_IMAGES, _EVICTED_BYTES = EVICTED_IMAGES.place(), EVICTED_BYTES.place()
 
 #: Bytes set aside at a time for a fill of unknown length, at the most.
 STEP = 64 * 2**20
+
+#: Steps that a prune takes at the most, but for small ones.
+PRUNE_STEPS = 50
+
+#: Told of a prune: what a step deleted, and bytes deleted so far and to be deleted in all.
+OnPruned = Callable[[Sequence[Victim], int, int], None]
 
 
 class Capacity:
@@ -92,22 +99,48 @@ class Capacity:
             if not self._evicted(wanted)[1]:
                 raise CacheFull(image_id, "the disk is full, and there is nothing to evict")
 
-    def prune(self, max_size: int | None = None) -> tuple[int, int]:
+    def prune(self, max_size: int | None = None, report: OnPruned | None = None) -> tuple[int, int]:
         """Evict until the cache fits.
 
+        It is done in steps, so that fills get their turn, and ends when as much is deleted as
+        was too much at the beginning.
+
         :param max_size: bytes; ``None``: the bound.
+        :param report: called after each step.
         :return: images and bytes deleted.
         """
         self._driver.flush_hits()
-        limit = self.max_size if max_size is None else max_size
-        with self._driver.exclusive():
-            over = self._driver.get_usage() - limit
-            return self._evicted(over) if over > 0 else (0, 0)
+        images = freed = total = 0
+        while True:
+            gone: list[Victim] = []
+            with self._driver.exclusive():
+                over = self._over(max_size)
+                total = total or over
+                if over <= 0 or freed >= total:
+                    return images, freed
+                wanted = min(over, max(total // PRUNE_STEPS, STEP))
+                count, size = self._evicted(wanted, gone.append)
+            images += count
+            freed += size
+            if report is not None:
+                report(gone, freed, total)
+            if size < wanted:
+                return images, freed
 
-    def _evicted(self, wanted: int) -> tuple[int, int]:
+    def plan_prune(self, max_size: int | None = None) -> list[Victim]:
+        """Give what :meth:`prune` would delete now, in its order."""
+        self._driver.flush_hits()
+        with self._driver.exclusive():
+            over = self._over(max_size)
+            return self._driver.plan_eviction(over) if over > 0 else []
+
+    def _over(self, max_size: int | None) -> int:
+        return self._driver.get_usage() - (self.max_size if max_size is None else max_size)
+
+    def _evicted(self, wanted: int, note: OnVictim | None = None) -> tuple[int, int]:
         """Evict, and count it. :return: images and bytes."""
         began = time.perf_counter()
-        images, size = self._driver.evict(wanted)
+        images, size = self._driver.evict(wanted, note)
         self._counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "evict")
         self._counters.add_to((_EVICTED_IMAGES, images), (_EVICTED_BYTES, size))
         return images, size

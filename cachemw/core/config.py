@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 #: What our option names begin with where they share a section with others'.
 PREFIX = "image_cache_"
 
+#: The largest number of threads that an option takes.
+MOST_THREADS = 64
+
 #: In place of a default: the preset has it.
 FROM_PRESET = "preset"
 
@@ -131,6 +134,52 @@ def parse_routes(value: str | Sequence[str]) -> tuple[str, ...]:
     return patterns
 
 
+#: In the option ``image_path``, where the id goes.
+PLACE = "{image_id}"
+
+
+def parse_image_path(value: str) -> str:
+    """Read the path that fetches an image, quoted as in a URL, with a place for its id.
+
+    :return: empty: there is none.
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else None
+    if text is None or (text and re.fullmatch(r"/[!-~]*", text) is None) or set(text) & set("?#"):
+        raise ValueError(f"expected a path such as /images/{PLACE}")
+    if text and text.count(PLACE) != 1:
+        raise ValueError(f"expected a path with {PLACE} in it")
+    return text
+
+
+def parse_fields_source(value: str) -> str:
+    """Read where request fields are to be found, which are read when they are needed.
+
+    :return: ``file:`` with an absolute path, ``env:`` with a name, or empty.
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else "?"
+    kind, _, rest = text.partition(":")
+    if not text or (kind == "env" and re.fullmatch(r"\w+", rest)):
+        return text
+    if kind == "file" and rest.strip() and "\0" not in rest:
+        return f"file:{os.path.abspath(os.path.expanduser(rest.strip()))}"
+    raise ValueError("expected file:PATH or env:NAME")
+
+
+def parse_count(value: str | int) -> int:
+    """Read a small number.
+
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.isascii() and text.isdigit():
+        text = int(text)
+    if not isinstance(text, int) or isinstance(text, bool) or not 0 <= text <= MOST_THREADS:
+        raise ValueError(f"expected a number from 0 to {MOST_THREADS}")
+    return text
+
+
 def parse_driver(value: str) -> str:
     """Read a driver's name: a word; whether it can be loaded is seen at start-up.
 
@@ -184,8 +233,8 @@ def parse_token(value: str) -> str:
     return text
 
 
-#: Whose values are not shown.
-_SECRET = frozenset({parse_token})
+#: Whose values are not shown, since they are secret, or somebody may put the secret itself there.
+_SECRET = frozenset({parse_fields_source, parse_token})
 
 
 def _choice(*choices: str) -> Callable[[Any], str]:
@@ -223,6 +272,9 @@ _KINDS: dict[Any, str] = {
     parse_file: "off or a file",
     parse_routes: "regular expressions, one a line",
     parse_driver: "name",
+    parse_image_path: "path with {image_id}",
+    parse_fields_source: "file:PATH or env:NAME",
+    parse_count: "number",
     parse_authorize: "off, app or python:MODULE:FUNCTION",
     parse_on_abort: "finish, discard or a percentage",
     parse_token: "text without blanks",
@@ -312,6 +364,12 @@ class Settings:
         "paths of image downloads, with (?P<image_id>...); none: every path",
         scope="filter",
     )
+    image_path: str = _option(
+        parse_image_path,
+        FROM_PRESET,
+        "path that fetches {image_id}, for prefetching an image that no request named",
+        scope="filter",
+    )
     content_types: tuple[str, ...] = _option(
         parse_list,
         FROM_PRESET,
@@ -350,6 +408,18 @@ class Settings:
         parse_duration,
         "30",
         "how long a request waits for the next byte of somebody else's fill",
+        scope="filter",
+    )
+    prefetch_headers: str = _option(
+        parse_fields_source,
+        "",
+        "where the request fields (credentials) for prefetching are, one a line",
+        scope="filter",
+    )
+    prefetch_workers: int = _option(
+        parse_count,
+        "1",
+        "threads that work the queue in each server process; 0 leaves it to cachemw prefetch",
         scope="filter",
     )
     pump: str = _option(

@@ -85,6 +85,16 @@ def claim_abandoned(name: str, directory: int) -> int | None:
     return None
 
 
+def is_abandoned(name: str, directory: int) -> bool:
+    """Say whether there is a fill's file that nobody holds."""
+    fd = claim_abandoned(name, directory)
+    if fd is None:
+        return False
+    release(fd)
+    os.close(fd)
+    return True
+
+
 def lock_at_once(fd: int) -> None:
     """Take a fill's lock.
 

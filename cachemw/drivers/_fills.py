@@ -192,6 +192,22 @@ def void(name: str, directory: int) -> None:
     remove_files(name, status.st_ino, directory)
 
 
+def image_of(name: str, status: os.stat_result, directory: int) -> str:
+    """Give the id of a fill's image; the file's name where nothing tells."""
+    try:
+        found = _statefile.find(name, status.st_ino, directory)
+        if found is None:
+            return name
+        state, header = found
+        try:
+            announced = state.announced(header)
+        finally:
+            state.close()
+    except OSError:
+        return name
+    return name if announced is None else announced[0].image_id
+
+
 def reap(name: str, directory: int) -> bool:
     """Remove a fill's files that nobody holds; the directory's lock held, so that nobody else does.
 
@@ -214,9 +230,14 @@ def reap_debris(directory: int) -> None:
     :raises OSError: they cannot be looked at or removed.
     """
     for name, _ in list(scan(directory)):
-        fill = _states.fill_of(name)
-        if belongs_to_fill(name) and not (fill is not None and _is_there(fill, directory)):
+        if belongs_to_fill(name) and not is_of_a_fill(name, directory):
             _statefile.remove(name, directory)
+
+
+def is_of_a_fill(name: str, directory: int) -> bool:
+    """Say whether a file is the state of a fill that is there."""
+    fill = _states.fill_of(name)
+    return fill is not None and _is_there(fill, directory)
 
 
 def _is_there(fill: tuple[str, int], directory: int) -> bool:

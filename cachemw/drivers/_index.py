@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import sqlite3
 import stat
@@ -96,10 +97,12 @@ class Index:
 
     :param path: the file, made if missing.
     :param durable: whether a change must survive a power cut once it is made.
+    :param is_reader: whether it only looks at what is there, and makes nothing.
     """
 
-    def __init__(self, path: str, durable: bool) -> None:
+    def __init__(self, path: str, durable: bool, is_reader: bool = False) -> None:
         self.path = path
+        self._is_reader = is_reader
         self._durable = durable
         # Re-entrant: the garbage collector may close an entry, and its hit be written, inside.
         self._lock = concurrency.RLock()
@@ -165,6 +168,8 @@ class Index:
         try:
             status = os.lstat(self.path)
         except FileNotFoundError:
+            if self._is_reader:
+                raise
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, flags, 0o600))
             status = os.lstat(self.path)
@@ -177,17 +182,23 @@ class Index:
             self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA cache_size = -16384")
-            if not _is_filled(connection):
-                connection.executescript(_SCHEMA)
-            connection.execute(_BY_ID)
+            self._set_up(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA cache_size = -16384")
+        if self._is_reader:
+            connection.execute("PRAGMA query_only = 1")
+            return
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        if not _is_filled(connection):
+            connection.executescript(_SCHEMA)
+        connection.execute(_BY_ID)
 
     def _is_current(self) -> bool:
         """Say whether the open file still has its name; else others use another one."""
@@ -307,7 +318,7 @@ class Index:
     def oldest(self, limit: int) -> list[tuple[str, str, int]]:
         """Give name, id and bytes of the entries read longest ago, oldest first."""
         rows = self._all("SELECT name, id, size FROM entries ORDER BY accessed LIMIT ?", limit)
-        return [(name, _text(image_id), size) for name, image_id, size in rows]
+        return [(name, text(image_id), size) for name, image_id, size in rows]
 
     def stamps(self) -> dict[str, tuple[int, float]]:
         """Give every entry's bytes and modification time by name."""
@@ -360,11 +371,67 @@ class Index:
             )
         )
 
+    # Check
+
+    def problem(self) -> str:
+        """Say what is wrong with the file as a whole; empty: nothing. Reads all of it.
+
+        The sum of the sizes is not looked at.
+        """
+        found = self._all("PRAGMA integrity_check(1)")
+        if found != [("ok",)]:
+            return str(found[0][0]) if found else "cannot be looked at"
+        # Another version may have made further indexes.
+        if not _own_schema().issubset(self._run(_schema)):
+            return "its tables are not as they were made"
+        if len(self._all("SELECT size FROM totals LIMIT 2")) != 1:
+            return "has no total, or several"
+        return ""
+
+    def miscount(self) -> int:
+        """Give by how much the total is more than the sum of the entries' bytes."""
+        row = self._one(
+            "SELECT (SELECT size FROM totals) - (SELECT coalesce(sum(size), 0) FROM entries)"
+        )
+        return int(row[0])
+
+    def recount(self) -> None:
+        """Make the total the sum of the entries' bytes."""
+        statement = "UPDATE totals SET size = (SELECT coalesce(sum(size), 0) FROM entries)"
+        self._run(lambda c: _write(c, lambda: c.execute(statement).close()))
+
+    def row(self, name: str) -> Row | None:
+        """Give an entry's row."""
+        row: Row | None = self._one(
+            "SELECT name, id, size, accessed, modified, checksum FROM entries WHERE name = ?", name
+        )
+        return row
+
+    def names(self, after: str, limit: int) -> list[str]:
+        """Give names of entries, in their order, that come after one."""
+        rows = self._all(
+            "SELECT name FROM entries WHERE name > ? ORDER BY name LIMIT ?", after, limit
+        )
+        return [row[0] for row in rows]
+
     def _one(self, statement: str, *parameters: Any) -> Any:
         return self._run(lambda c: c.execute(statement, parameters).fetchone())
 
     def _all(self, statement: str, *parameters: Any) -> list[Any]:
         return self._run(lambda c: c.execute(statement, parameters).fetchall())
+
+
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """Describe tables, indexes and triggers."""
+    return set(connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+
+
+@functools.cache
+def _own_schema() -> frozenset[tuple[str, str, str]]:
+    """Describe those that an index has to have."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return frozenset(_schema(connection))
 
 
 def _is_filled(connection: sqlite3.Connection) -> bool:
@@ -420,11 +487,17 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 def _image(row: tuple[Any, ...]) -> dict[str, Any]:
     """Describe an entry; :data:`_finding.COLUMNS` are the columns."""
     keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
-    return dict(zip(keys, (_text(row[0]), *row[1:]), strict=True))
+    return dict(zip(keys, (text(row[0]), *row[1:]), strict=True))
 
 
-def _text(image_id: bytes) -> str:
-    return image_id.decode("utf-8", "surrogatepass")
+def text(image_id: bytes | str) -> str:
+    """Give an id as it stands in a row, which may be damaged."""
+    if isinstance(image_id, str):
+        return image_id
+    try:
+        return image_id.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return image_id.decode("utf-8", "backslashreplace")
 
 
 def row(

@@ -41,7 +41,7 @@ def put(fd: int, name: str, image_id: str, reason: str, source: int, invalid: in
         # The reason last: where it is, the id is.
         _xattrs.set(fd, _ID, image_id.encode("utf-8", "surrogatepass"))
         _xattrs.set(fd, _REASON, text)
-        _unlink(aside, invalid)
+        unlink(aside, invalid)
     except OSError:
         _write_aside(aside, {"id": image_id, "reason": _shown(text)}, invalid)
     os.rename(name, name, src_dir_fd=source, dst_dir_fd=invalid)
@@ -57,7 +57,11 @@ def _write_aside(aside: str, content: dict[str, str], invalid: int) -> None:
         pass
 
 
-def _unlink(name: str, directory: int) -> None:
+def unlink(name: str, directory: int) -> None:
+    """Remove one file, if it is there.
+
+    :raises OSError: it could not be removed.
+    """
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
@@ -73,7 +77,7 @@ def listing(invalid: int) -> list[dict[str, Any]]:
     for name, status in scan(invalid):
         if name.startswith("."):
             continue
-        image_id, reason = _read(name, invalid)
+        image_id, reason = read(name, invalid)
         found.append(
             {
                 "image_id": image_id,
@@ -85,7 +89,8 @@ def listing(invalid: int) -> list[dict[str, Any]]:
     return sorted(found, key=lambda image: image["image_id"])
 
 
-def _read(name: str, invalid: int) -> tuple[str, str]:
+def read(name: str, invalid: int) -> tuple[str, str]:
+    """Give id and reason of a file, as far as they are known."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=invalid)
         try:
@@ -107,19 +112,26 @@ def _shown(reason: bytes) -> str:
     return reason.decode("utf-8", "ignore")
 
 
-def reap(invalid: int, grace: float | None) -> int:
-    """Remove the files older than ``grace`` seconds (``None`` or 0: all).
+def image_of(name: str, invalid: int) -> str:
+    """Give the id of a file's image; the file's name where nothing tells."""
+    return read(name, invalid)[0]
 
-    :return: how many; reasons kept aside do not count.
-    :raises OSError: the directory cannot be read, or a file cannot be removed.
+
+def older(invalid: int, grace: float | None) -> list[tuple[str, os.stat_result]]:
+    """Look for the files older than ``grace`` seconds (``None`` or 0: all).
+
+    Reasons kept aside, which begin with a dot, come last, so that each file can be
+    removed before what tells of it.
+
+    :raises OSError: the directory cannot be read.
     """
     now = time.time()
-    reaped = 0
-    for name, status in list(scan(invalid)):
-        if not grace or now - status.st_mtime > grace:
-            _unlink(name, invalid)
-            reaped += not name.startswith(".")
-    return reaped
+    old = [
+        (name, status)
+        for name, status in scan(invalid)
+        if not grace or now - status.st_mtime > grace
+    ]
+    return sorted(old, key=lambda file: file[0].startswith("."))
 
 
 def oldest(invalid: int) -> list[tuple[str, int]]:
@@ -144,5 +156,5 @@ def drop(name: str, invalid: int) -> None:
 
     :raises OSError: it could not be removed.
     """
-    _unlink(name, invalid)
-    _unlink(f".{name}.reason", invalid)
+    unlink(name, invalid)
+    unlink(f".{name}.reason", invalid)

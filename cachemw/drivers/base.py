@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: concurrency, errors, drivers._boot, drivers.listing.
+Imports: concurrency, drivers._boot, drivers.faults, drivers.listing, drivers.queued, errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 from .. import concurrency
 from ..errors import DriverError
 from ._boot import boot_id
+from .faults import Fault, Inspector
 from .listing import Query, select
+from .queued import Claim, Note
 
 #: Variants that are kept of one image, at most.
 MOST_VARIANTS = 8
@@ -243,6 +245,22 @@ class FillState:
     outcome: str
     reserved: int = 0
 
+
+class Victim(NamedTuple):
+    """What eviction or cleaning removes.
+
+    :param kind: ``"image"``, ``"fill"`` (an abandoned one) or ``"invalid"``.
+    :param image_id: whose it is; a file's name where nothing tells.
+    :param size: bytes that its removal frees.
+    """
+
+    kind: str
+    image_id: str
+    size: int
+
+
+#: What is told of each victim.
+OnVictim = Callable[[Victim], None]
 
 #: Bytes of a chunk, which has a checksum of its own.
 CHUNK = 256 * 1024
@@ -581,7 +599,9 @@ class Driver(abc.ABC):
         return not (self.is_cached(image_id) or self.is_being_cached(image_id))
 
     @abc.abstractmethod
-    def get_image_filepath(self, image_id: str, cache_status: str = "active") -> str:
+    def get_image_filepath(
+        self, image_id: str, cache_status: str = "active", variant: int = 0
+    ) -> str:
         """Give the path of an image's file.
 
         :param cache_status: ``"active"``, ``"incomplete"``, ``"invalid"`` or ``"queue"``.
@@ -683,55 +703,160 @@ class Driver(abc.ABC):
         """Give id and bytes of the image that was read longest ago, or ``None``."""
 
     @abc.abstractmethod
-    def evict(self, wanted: int) -> tuple[int, int]:
+    def evict(self, wanted: int, note: OnVictim | None = None) -> tuple[int, int]:
         """Delete failed and abandoned fills, then least recently read images, until ``wanted``
         bytes are free. Hits count as of the last flush.
 
+        :param note: called with each that is deleted, the directory's lock held: it does
+            nothing that may wait.
         :return: images deleted, and bytes of all that was; fewer bytes than wanted if nothing
             is left.
         """
 
     @abc.abstractmethod
-    def reap_invalid(self, grace: float | None = None) -> int:
+    def plan_eviction(self, wanted: int) -> list[Victim]:
+        """Give what :meth:`evict` would delete now, in its order."""
+
+    @abc.abstractmethod
+    def reap_invalid(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         """Remove what is in ``invalid/`` and older than ``grace`` seconds (``None``: all).
 
+        :param note: called with each that is removed.
         :return: how many were removed.
         """
 
     @abc.abstractmethod
-    def reap_stalled(self, grace: float | None = None) -> int:
+    def reap_stalled(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         """Remove abandoned fills older than ``grace`` seconds (``None``: all); a fill whose
         writer lives stays.
 
+        :param note: called with each that is removed, as in :meth:`evict`.
         :return: how many were removed.
         """
 
-    def clean(self, stall_time: float | None = None) -> int:
+    def clean(self, stall_time: float | None = None, note: OnVictim | None = None) -> int:
         """Empty ``invalid/`` and remove abandoned fills.
 
         :param stall_time: seconds; ``None``: as configured.
+        :param note: called with each that is removed, as in :meth:`evict`.
         :return: how many files were removed.
         """
         grace = self.stall_time if stall_time is None else stall_time
-        return self.reap_invalid() + self.reap_stalled(grace)
+        return self.reap_invalid(note=note) + self.reap_stalled(grace, note)
+
+    @abc.abstractmethod
+    def plan_cleaning(self, stall_time: float | None = None) -> list[Victim]:
+        """Give what :meth:`clean` would remove now, in no order."""
+
+    # Check
+
+    def look(self) -> None:
+        """Open the directory to check it, in place of :meth:`configure`. Nothing is made, and
+        nothing is mended but by an inspector.
+
+        :raises BadDriverConfiguration: there is no such directory, or it cannot be opened.
+        """
+        self.configure()
+
+    def looking(self) -> contextlib.AbstractContextManager[Any]:
+        """As :meth:`exclusive`; what a crash left half done is not repaired first."""
+        return self.exclusive()
+
+    def inspectors(self) -> Sequence[Inspector]:
+        """Give what looks for faults, in an order in which what one mends is not in the way of
+        the next. The bytes of images are none of their business."""
+        return ()
+
+    def healed(self) -> list[Fault]:
+        """Give what this instance found broken on its way, and has mended; each once."""
+        return []
+
+    def stored_names(self) -> Iterator[str]:
+        """Give a name for each stored image and variant, in no order; those that come or go
+        meanwhile may be among them."""
+        for image in self.get_cached_images():
+            yield image["image_id"]
+
+    def stored_bytes(self) -> int:
+        """Give the bytes of all of these together."""
+        return self.get_cache_size()
+
+    def open_stored(self, name: str) -> Entry | None:
+        """Open what has one of these names; ``None``: it is gone, or a matter of inspectors."""
+        try:
+            return self.open_any(name)
+        except DriverError:
+            return None
+
+    def loose_record(self, name: str) -> Record | None:
+        """Give the record that an image without one seems to have lost; if its bytes have the
+        checksum, :meth:`adopt` gives it back."""
+        return None
+
+    def is_stored(self, entry: Entry, name: str) -> bool:
+        """Say whether an open image is still what has that name."""
+        return True
+
+    def condemn(self, entry: Entry, name: str, reason: str) -> bool:
+        """Take an open image that was found damaged out of the cache.
+
+        :return: whether it was; not, if it was deleted or replaced meanwhile.
+        """
+        variant = 0 if entry.record is None else entry.record.variant
+        self.invalidate(entry.image_id, reason, variant)
+        return True
+
+    def next_to_verify(self, limit: int) -> list[str]:
+        """Give names of stored images, those first that were verified longest ago; none, once
+        all had their turn (:meth:`note_verified` with an empty name begins the next)."""
+        return []
+
+    def note_verified(self, name: str) -> None:  # noqa: B027 (a driver may do without)
+        """Remember that an image had its turn; those that :meth:`next_to_verify` named before
+        it had theirs too.
+
+        :param name: empty: all begin anew.
+        """
 
     # Queue
 
     @abc.abstractmethod
-    def queue_image(self, image_id: str) -> bool:
-        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
+    def queue_image(self, image_id: str, url: str | None = None, anew: bool = True) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or waiting there.
+
+        :param url: how a request fetched it, if one named it.
+        :param anew: whether an image that was set aside starts anew; else ``False`` for one.
+        """
 
     @abc.abstractmethod
     def is_queued(self, image_id: str) -> bool:
-        """Say whether an image is in the queue."""
+        """Say whether an image waits in the queue, and was not set aside."""
 
     @abc.abstractmethod
     def get_queued_images(self) -> list[str]:
-        """List the ids in the queue, the longest waiting first."""
+        """List the ids that wait, the longest waiting first, without those set aside."""
+
+    def get_queue(self) -> list[dict[str, Any]]:
+        """List all that is in the queue, the longest waiting first: dicts with ``image_id``,
+        ``queued`` (since when), ``url``, ``tries``, ``after``, ``reason``, ``set_aside`` and
+        ``fetching``, as in :class:`~cachemw.drivers.queued.Note`."""
+        blank = {**dataclasses.asdict(Note()), "queued": 0.0, "fetching": False}
+        return [{**blank, "image_id": image_id} for image_id in self.get_queued_images()]
+
+    def queue_state(self) -> Hashable:
+        """Give what is mostly another once the queue has changed; it costs next to nothing."""
+        return object()
+
+    def claim_queued(self, image_id: str) -> Claim | None:
+        """Keep everybody else from fetching a queued image, here and in other processes.
+
+        :return: ``None``: it is not in the queue, or somebody else fetches it.
+        """
+        return None
 
     @abc.abstractmethod
     def delete_queued_image(self, image_id: str) -> bool:
-        """Take an image out of the queue. :return: whether it was there."""
+        """Take an image out of the queue, also one set aside. :return: whether it was there."""
 
     @abc.abstractmethod
     def delete_all_queued_images(self) -> int:
