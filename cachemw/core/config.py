@@ -233,6 +233,20 @@ def parse_token(value: str) -> str:
     return text
 
 
+def parse_interval(value: str | float) -> float:
+    """Read how often something is done.
+
+    :return: seconds; 0: never.
+    :raises ValueError: says what was expected.
+    """
+    if isinstance(value, str) and value.strip().lower() == "off":
+        return 0.0
+    try:
+        return parse_duration(value)
+    except ValueError as exc:
+        raise ValueError(f"{exc}, or off") from None
+
+
 #: Whose values are not shown, since they are secret, or somebody may put the secret itself there.
 _SECRET = frozenset({parse_fields_source, parse_token})
 
@@ -266,6 +280,7 @@ def parse_file(value: str | os.PathLike[str]) -> str:
 _KINDS: dict[Any, str] = {
     parse_size: "size",
     parse_duration: "duration",
+    parse_interval: "off or a duration",
     parse_bool: "yes or no",
     parse_list: "list of words",
     parse_path: "directory",
@@ -341,6 +356,11 @@ class Settings:
         _choice("size", "first", "always"),
         "size",
         "what is checked of a hit: its size, the whole image once a process, or all that is sent",
+    )
+    scrub_interval: float = _option(
+        parse_interval,
+        "off",
+        "time within which every entry is read and verified again; off: never",
     )
     durability: str = _option(
         _choice("none", "data", "full"),

@@ -61,10 +61,6 @@ class Job:
         return dataclasses.asdict(self)
 
 
-class NotBuilt(CacheMwError):
-    """This version of the cache cannot do that kind of job."""
-
-
 class Jobs:
     """The jobs of one cache directory. Threads may share it."""
 
@@ -79,7 +75,6 @@ class Jobs:
         :param options: ``max_size`` of a prune, ``stall_time`` of a clean (with the meaning of
             the options of these names), ``repair`` of a check.
         :raises ValueError: there is no such kind or option, or its value is bad.
-        :raises NotBuilt: it cannot be done here.
         :raises OSError: it cannot be noted in the cache directory.
         """
         work = _work(kind, dict(options or {}), self._cache)
@@ -221,20 +216,13 @@ def _clean(
 
 
 def _check(cache: ImageCache, progress: Progress, repair: bool = False) -> dict[str, Any]:
-    report = _checker(cache)(repair, progress)
+    report = cache.check(repair, progress)
     return {
         "images": report.images,
         "bytes": report.bytes,
         "is_clean": report.is_clean,
         "findings": [dataclasses.asdict(one) for one in report.findings[:_MOST_FINDINGS]],
     }
-
-
-def _checker(cache: ImageCache) -> Callable[..., Any]:
-    check: Callable[..., Any] | None = getattr(cache, "check", None)
-    if check is None:
-        raise NotBuilt("this version of the cache has no check")
-    return check
 
 
 #: What is done for each kind, and the readers of its options.
@@ -255,8 +243,6 @@ def _work(
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}: expected {', '.join(KINDS)}")
     function, readers = KINDS[kind]
-    if kind == "check":
-        _checker(cache)
     read = {}
     for name, value in options.items():
         if name not in readers:

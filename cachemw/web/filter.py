@@ -17,10 +17,11 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: core.cache, core.config, core.growing, core.sharing, core.targets, drivers.base, errors,
-web.access_log, web.authorize, web.background, web.directives, web.fields, web.forward,
-web.freshness, web.growing, web.hits, web.keeping, web.measuring, web.prefetching, web.queueing,
-web.ranges, web.resuming, web.revalidate, web.routes, web.storing, web.validation, web.vary.
+Imports: core.cache, core.config, core.growing, core.sharing, core.targets, core.upkeep,
+drivers.base, errors, web.access_log, web.authorize, web.background, web.directives, web.fields,
+web.forward, web.freshness, web.growing, web.hits, web.keeping, web.measuring, web.prefetching,
+web.queueing, web.ranges, web.resuming, web.revalidate, web.routes, web.storing, web.validation,
+web.vary.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ..core.config import Settings
 from ..core.growing import FillLost
 from ..core.sharing import Joined
 from ..core.targets import OWN_REQUEST
+from ..core.upkeep import Upkeep
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
@@ -129,7 +131,7 @@ class CacheFilter:
         self._meter = Meter(cache.counters, log)
         self._revalidator = Revalidator(app, cache, settings, rules, keeper, self._forward)
         prefetching = Prefetching(self, cache, self._routes, settings)
-        self._background = Background(cache, prefetching)
+        self._background = Background(cache, prefetching, Upkeep(cache))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         if not self._background.is_begun:

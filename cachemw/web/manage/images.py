@@ -1,14 +1,13 @@
 """What the management API does with images: cached ones, and ids that wait to be fetched.
 
-Imports: core.cache, names, web.manage.answers, web.manage.asked, web.manage.lists,
-web.manage.parts.
+Imports: core.cache, names, web.manage.answers, web.manage.asked, web.manage.lists.
 """
 
 from __future__ import annotations
 
 from ...core.cache import ImageCache
 from ...names import check_image_id
-from . import lists, parts
+from . import lists
 from .answers import Answer, Problem, as_json
 from .asked import Asked, number_of
 
@@ -45,21 +44,21 @@ def list_queued(cache: ImageCache, asked: Asked) -> Answer:
     """``GET /v1/queued_images``: ids, as of old, and what else is known of them."""
     given = asked.query("search", "limit", "marker")
     limit = number_of(given, "limit")
-    queue = parts.queue(cache)
+    queue = cache.get_queue()
     if "marker" in given:
         ids = [queued["image_id"] for queued in queue]
         if given["marker"] not in ids:
             raise Problem(400, "the parameter 'marker' is not in the queue any more")
         queue = queue[ids.index(given["marker"]) + 1 :]
     queue = [queued for queued in queue if given.get("search", "") in queued["image_id"]]
-    waiting = [one["image_id"] for one in queue[:limit] if not one.get("set_aside")]
+    waiting = [one["image_id"] for one in queue[:limit] if not one["set_aside"]]
     return as_json({"queued_images": waiting, "queue": queue[:limit]})
 
 
 def show_queued(cache: ImageCache, asked: Asked) -> Answer:
     """``GET /v1/queued_images/{id}``."""
     image_id = _image_id(asked)
-    queue = [queued for queued in parts.queue(cache) if queued["image_id"] == image_id]
+    queue = [queued for queued in cache.get_queue() if queued["image_id"] == image_id]
     if not queue:
         raise Problem(404, "there is no such image in the queue")
     return as_json({"queue": queue})
@@ -69,7 +68,7 @@ def queue(cache: ImageCache, asked: Asked) -> Answer:
     """``PUT /v1/queued_images/{id}`` and ``PUT /v2/cache/{id}``: fetch it in the background,
     unless it is there."""
     image_id = _image_id(asked)
-    if not cache.is_cached(image_id) and not parts.can_fetch(cache, image_id):
+    if not cache.is_cached(image_id) and not cache.can_fetch(image_id):
         raise Problem(
             409,
             "nothing says how to fetch it: no request has named it, and the option image_path"

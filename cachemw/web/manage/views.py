@@ -1,6 +1,7 @@
 """What the management API shows: health, numbers, the dashboard.
 
-Imports: concurrency, core.cache, errors, web.manage.answers, web.manage.asked, web.manage.parts.
+Imports: concurrency, core.cache, core.statistics, errors, metrics.exposition, web.dashboard,
+web.manage.answers, web.manage.asked.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import os
 import time
 
 from ... import concurrency
+from ...core import statistics
 from ...core.cache import ImageCache
 from ...errors import DriverError
-from . import parts
+from ...metrics.exposition import CONTENT_TYPE
+from ..dashboard import CONTENT_SECURITY_POLICY, FILES
 from .answers import Answer, Problem, as_json
 from .asked import Asked
 
@@ -21,8 +24,6 @@ _VERSIONS = ("v2.14", "v2.18")
 
 #: Hours for which there is a history, at the most.
 _LONGEST = 24 * 366
-
-_METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 #: Where a file without a name cannot be made: the file system or the kernel has none.
 _NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
@@ -87,7 +88,7 @@ def health(known: Health) -> Answer:
 
 def stats(cache: ImageCache, asked: Asked) -> Answer:
     """``GET /stats``."""
-    return as_json(concurrency.run_blocking(parts.snapshot, cache))
+    return as_json(concurrency.run_blocking(statistics.snapshot, cache))
 
 
 def history(cache: ImageCache, asked: Asked) -> Answer:
@@ -99,13 +100,13 @@ def history(cache: ImageCache, asked: Asked) -> Answer:
         hours = 0.0
     if not 0 < hours <= _LONGEST:
         raise Problem(400, f"the parameter 'hours' has the value {text!r}: expected up to 24")
-    return as_json(concurrency.run_blocking(parts.past, cache, hours))
+    return as_json(concurrency.run_blocking(statistics.past, cache, hours))
 
 
 def metrics(cache: ImageCache, asked: Asked) -> Answer:
     """``GET /metrics``."""
-    text = concurrency.run_blocking(parts.exposition, cache)
-    return Answer(200, text.encode("utf-8"), {"Content-Type": _METRICS})
+    text = concurrency.run_blocking(statistics.exposition, cache)
+    return Answer(200, text.encode("utf-8"), {"Content-Type": CONTENT_TYPE})
 
 
 def versions(cache: ImageCache, asked: Asked) -> Answer:
@@ -125,10 +126,9 @@ def file(cache: ImageCache, asked: Asked) -> Answer:
 
 
 def _file(name: str) -> Answer:
-    files, policy = parts.dashboard()
-    if name not in files:
+    if name not in FILES:
         raise Problem(404, "there is nothing here")
-    media_type, load = files[name]
-    headers = {"Content-Type": media_type, "Content-Security-Policy": policy}
+    media_type, load = FILES[name]
+    headers = {"Content-Type": media_type, "Content-Security-Policy": CONTENT_SECURITY_POLICY}
     # A new version of the package has other files under the same names.
     return Answer(200, load(), {**headers, "Cache-Control": "no-cache"})

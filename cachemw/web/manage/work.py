@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.cache import ImageCache
-from ...core.jobs import Job, Jobs, NotBuilt
+from ...core.jobs import Job, Jobs
 from .answers import Answer, Problem, as_json
 from .asked import Asked
 
@@ -23,8 +23,6 @@ def start_job(cache: ImageCache, asked: Asked) -> Answer:
         job = jobs.start(asked.argument, asked.options())
     except ValueError as exc:
         raise Problem(400, str(exc)) from None
-    except NotBuilt as exc:
-        raise Problem(501, str(exc)) from None
     job = jobs.wait(job, _PATIENCE)
     location = f"{asked.base}/v2/cache/jobs/{job.id}"
     return as_json({**job.as_dict(), **_for_glance(job)}, 202, {"Location": location})
