@@ -203,9 +203,10 @@ def _job(kept: Mapping[str, Any]) -> Job:
 
 
 def _prune(cache: ImageCache, progress: Progress, max_size: int | None = None) -> dict[str, Any]:
-    limit = cache.capacity.max_size if max_size is None else max_size
-    progress(0, max(cache.driver.get_usage() - limit, 0))
-    images, size = cache.prune(max_size)
+    def report(gone: object, freed: int, total: int) -> None:
+        progress(freed, total)
+
+    images, size = cache.prune(max_size, report)
     return {"images": images, "bytes": size}
 
 

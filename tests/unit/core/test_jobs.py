@@ -3,12 +3,13 @@
 import json
 import os
 import threading
+import time
 
 import pytest
 
 from cachemw import ImageCache
 from cachemw.core import _jobfiles
-from cachemw.core.jobs import Jobs, NotBuilt
+from cachemw.core.jobs import Jobs
 from cachemw.errors import DriverError
 
 
@@ -30,8 +31,9 @@ def held(cache, monkeypatch):
     go_on = threading.Event()
     calls = []
 
-    def prune(max_size):
+    def prune(max_size, report):
         calls.append(max_size)
+        report([], 4, 10)
         go_on.wait(30)
         return 2, 10
 
@@ -78,6 +80,16 @@ def test_a_second_one_of_a_kind_is_the_first_one(jobs, cache, held):
     assert [job.id for job in jobs.list()] == [third.id, other.id, first.id]
 
 
+def test_a_job_that_runs_tells_how_far_it_is(jobs, held, monkeypatch):
+    monkeypatch.setattr("cachemw.core.jobs._STEP", 0.0)
+    job = jobs.start("prune")
+    deadline = time.monotonic() + 30
+    while (looked := jobs.get(job.id)).total == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert (looked.state, looked.done, looked.total) == ("running", 4, 10)
+
+
 def test_many_that_start_at_once_start_one(jobs, held):
     ids = []
     threads = [
@@ -103,7 +115,7 @@ def test_many_that_start_at_once_start_one(jobs, held):
     ],
 )
 def test_a_job_that_fails_says_why(jobs, cache, monkeypatch, error, told):
-    def prune(max_size):
+    def prune(max_size, report):
         raise error
 
     monkeypatch.setattr(cache, "prune", prune)
@@ -129,34 +141,22 @@ def test_what_cannot_be_meant_is_refused(jobs, kind, options, message):
     assert jobs.list() == []
 
 
-def test_a_check_reports_its_findings(jobs, cache, monkeypatch):
-    import dataclasses
+def test_a_check_reports_its_findings(jobs, cache):
+    cache.cache_image_iter("cat", [bytes(1000)])
+    cache.cache_image_iter("dog", [bytes(70)])
+    assert jobs.wait(jobs.start("check"), 30).result["is_clean"]
+    with open(cache.driver.get_image_filepath("cat"), "r+b") as file:
+        file.write(b"x")
+    found = jobs.wait(jobs.start("check"), 30)
+    mended = jobs.wait(jobs.start("check", {"repair": "yes"}), 30)
+    after = jobs.wait(jobs.start("check"), 30)
 
-    @dataclasses.dataclass
-    class Finding:
-        kind: str
-
-    class Report:
-        images, bytes, is_clean, findings = 3, 70, False, [Finding("entry")] * 1500
-
-    def check(repair, progress):
-        progress(70, 70)
-        assert repair
-        return Report
-
-    monkeypatch.setattr(cache, "check", check, raising=False)
-    job = jobs.wait(jobs.start("check", {"repair": "yes"}), 30)
-
-    assert job.state == "done"
-    assert job.result["findings"] == [{"kind": "entry"}] * 1000
-    assert (job.result["images"], job.result["is_clean"]) == (3, False)
-
-
-def test_what_is_not_there_cannot_be_started(jobs, cache):
-    if hasattr(cache, "check"):
-        pytest.skip("there is a check")
-    with pytest.raises(NotBuilt):
-        jobs.start("check")
+    assert (found.state, found.result["is_clean"]) == ("done", False)
+    assert "cat" in {finding["image_id"] for finding in found.result["findings"]}
+    assert not any(finding["is_mended"] for finding in found.result["findings"])
+    assert all(finding["is_mended"] for finding in mended.result["findings"])
+    assert (after.result["images"], after.result["bytes"]) == (1, 70)
+    assert json.loads(json.dumps(found.as_dict())) == found.as_dict()
 
 
 def test_a_job_whose_process_died_is_lost_and_in_nobodys_way(jobs, cache, start_python):
@@ -166,7 +166,7 @@ import sys, time
 from cachemw import ImageCache
 from cachemw.core.jobs import Jobs
 cache = ImageCache(dir=sys.argv[1], min_free=0)
-cache.prune = lambda max_size: time.sleep(60)
+cache.prune = lambda max_size, report: time.sleep(60)
 print(Jobs(cache).start("prune").id, flush=True)
 time.sleep(60)
 """,
@@ -194,7 +194,7 @@ from cachemw import ImageCache
 from cachemw.core.jobs import Jobs
 cache = ImageCache(dir=sys.argv[1], min_free=0)
 go_on = threading.Event()
-cache.prune = lambda max_size: go_on.wait(30) and (0, 0)
+cache.prune = lambda max_size, report: go_on.wait(30) and (0, 0)
 jobs = Jobs(cache)
 first = jobs.start("prune")
 reading, writing = os.pipe()
