@@ -83,11 +83,7 @@ def exposition(cache: ImageCache) -> str:
         return text(
             counted,
             [
-                *(
-                    _gauge(name, doc, size[key])
-                    for key, name, doc in _SIZES
-                    if size[key] is not None
-                ),
+                *(_gauge(name, doc, size[key]) for key, name, doc in _SIZES),
                 _gauge("cachemw_images", "Entries.", driver.count_images()),
                 Reading(
                     "cachemw_queued_images",
@@ -103,7 +99,7 @@ def exposition(cache: ImageCache) -> str:
 
 
 def _gauge(name: str, doc: str, value: float | None) -> Reading:
-    return Reading(name, doc, [({}, value or 0)])
+    return Reading(name, doc, [] if value is None else [({}, value)])
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ BAD = {
         [],
     ],
     "duration": ["", "-1", "1w", "soon", "5 minutes", "1e3", -1, -0.5, math.nan, True, []],
+    "off or a duration": ["", "-1", "on", True, []],
     "yes or no": ["", "maybe", "2", 2, 0, []],
     "directory": ["", "  ", "a\0b", b"bytes", 5, []],
     "off or a file": ["", "  ", "a\0b", "/logs/", b"bytes", 5, []],
@@ -70,6 +71,7 @@ SECRET = {"file:PATH or env:NAME"}
 GOOD = {
     "size": [("0", 0), ("5KiB", 5120), (7, 7)],
     "duration": [("0", 0.0), ("2m", 120.0), (1.5, 1.5)],
+    "off or a duration": [(" Off", 0.0), ("30d", 2592000.0), (5, 5.0)],
     "yes or no": [("no", False), ("TRUE", True), (False, False)],
     "directory": [("/a/../b", "/b"), (Path("/c"), "/c")],
     "name": [(" xattr ", "xattr"), ("their.driver-2", "their.driver-2")],
@@ -157,7 +159,7 @@ def test_a_bad_value_is_refused_with_option_value_and_what_was_expected(name, va
 
     message = str(caught.value)
     if OPTIONS[name].kind in SECRET:
-        assert f"option {name!r} has a value that may be secret: expected " in message
+        assert f"option {name!r} has a value that is not shown: expected " in message
         assert str(value) not in message.replace("file:PATH or env:NAME", "")
     else:
         assert f"option {name!r} has the value {value!r}: expected " in message

@@ -141,12 +141,15 @@ def test_what_cannot_be_meant_is_refused(jobs, kind, options, message):
     assert jobs.list() == []
 
 
-def test_a_check_reports_its_findings(jobs, cache):
+def test_a_check_reports_its_findings(jobs, cache, monkeypatch):
     cache.cache_image_iter("cat", [bytes(1000)])
     cache.cache_image_iter("dog", [bytes(70)])
     assert jobs.wait(jobs.start("check"), 30).result["is_clean"]
     with open(cache.driver.get_image_filepath("cat"), "r+b") as file:
         file.write(b"x")
+    with monkeypatch.context() as patch:
+        patch.setattr("cachemw.core.jobs._MOST_FINDINGS", 0)
+        assert jobs.wait(jobs.start("check"), 30).result["findings"] == []
     found = jobs.wait(jobs.start("check"), 30)
     mended = jobs.wait(jobs.start("check", {"repair": "yes"}), 30)
     after = jobs.wait(jobs.start("check"), 30)
