@@ -24,9 +24,11 @@ from tests.waiting import wait_until
 
 #: What shows a snapshot of the tests in place of the cache's own.
 CODE = """
-import sys
+import signal, sys
 from cachemw.commands import _seams, main
 from tests.unit.commands.snapshots import snapshot
+# Whoever runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _seams.snapshot = lambda cache: snapshot()
 sys.exit(main())
 """
