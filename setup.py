@@ -19,6 +19,7 @@ TEST = [
     "hypothesis>=6.100",
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "websocket-client>=1.8",
     "WebTest>=3.0.1",
     UWSGI,
 ]
@@ -47,7 +48,10 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["cachemw", "cachemw.*"]),
-    package_data={"cachemw": ["py.typed"]},
+    package_data={
+        "cachemw": ["py.typed"],
+        "cachemw.web.dashboard": ["*.html", "*.css", "*.js", "*.svg"],
+    },
     install_requires=["PasteDeploy>=3", "WebOb>=1.8.9,<2", "xattr>=1.1"],
     extras_require={
         "serve": SERVE,
@@ -61,9 +65,11 @@ setup(
         "paste.filter_factory": [
             "main = cachemw.web.filter:filter_factory",
             "cache = cachemw.web.filter:filter_factory",
+            "manage = cachemw.web.manage:filter_factory",
         ],
         "paste.app_factory": [
             "images = cachemw.web.apps.images:app_factory",
+            "manage = cachemw.web.manage:app_factory",
             "proxy = cachemw.web.apps.proxy:app_factory",
         ],
         "cachemw.drivers": [

@@ -7,27 +7,21 @@ itself at 1,000 (sqlite).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import _filled
 import _harness as harness
+from _filled import BODY, SIZE
 from _harness import GIB, KIB, BenchmarkError, Row
 
 from cachemw import CacheFilter, ImageCache
-from cachemw.drivers import _records
-from cachemw.drivers.base import Record
-
-SIZE = KIB
-BODY = bytes(range(256)) * (SIZE // 256)
-CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 
 #: Seconds that pruning 20,000 entries to half may take.
 GOALS = {"sqlite": 2.0, "xattr": 4.0}
@@ -76,7 +70,7 @@ def _prune(args: Any) -> None:
     with harness.workplace(args.dir, entries * 16 * KIB, 2 * entries) as place:
 
         def measure(driver: str) -> float:
-            cache = _open(place / driver, driver)
+            cache = _filled.open_cache(place / driver, driver)
             for number in range(entries):
                 _commit(cache, f"image-{number:07}")
             began = time.perf_counter()
@@ -104,26 +98,10 @@ def _prune(args: Any) -> None:
     harness.report("prune", "unlinking as many plain files", rows, args)
 
 
-def _open(directory: Path, driver: str) -> ImageCache:
-    return ImageCache(
-        dir=str(directory), driver=driver, max_size="1TiB", min_free=0, durability="none"
-    )
-
-
-def _record(image_id: str) -> Record:
-    return Record(
-        image_id,
-        SIZE,
-        CHECKSUM,
-        headers=(("Content-Type", "application/octet-stream"), ("ETag", '"1"')),
-        stored=time.time(),
-    )
-
-
 def _commit(cache: ImageCache, image_id: str) -> None:
     sink = cache.driver.start_fill(image_id)
     sink.write(BODY)
-    sink.commit(_record(image_id))
+    sink.commit(_filled.record(image_id))
 
 
 def _unlink(directory: Path, count: int) -> float:
@@ -177,39 +155,10 @@ def _growth(args: Any) -> None:
 
 
 class _Filled:
-    """A cache filled at once, and the operations that are measured on it.
-
-    The files and their records are written directly, without the steps that
-    make one commit safe, and the driver then makes its index from them, as it
-    does wherever the index is gone.
-    """
+    """A cache filled at once, and the operations that are measured on it."""
 
     def __init__(self, directory: Path, count: int, chance: random.Random) -> None:
-        cache = _open(directory, "sqlite")
-        tree = cache.driver.tree  # type: ignore[attr-defined]
-        began = time.perf_counter()
-        for number in range(count):
-            name = f"image-{number:07}"
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=tree.base)
-            try:
-                os.write(fd, BODY)
-                if _records.write(fd, name, _record(name), tree.records, False):
-                    raise BenchmarkError(f"{directory}: no extended attributes here (--dir)")
-            finally:
-                os.close(fd)
-        cache.close()
-        for path in directory.glob("cache.db*"):
-            path.unlink()
-        written = time.perf_counter()
-        self.cache = _open(directory, "sqlite")
-        if self.cache.get_cache_size() != count * SIZE:
-            raise BenchmarkError(f"the index does not have the {count} entries")
-        indexed = time.perf_counter()
-        print(
-            f"{count} entries: {written - began:.1f} s to write,"
-            f" {indexed - written:.1f} s to make the index from them",
-            file=sys.stderr,
-        )
+        self.cache = _filled.fill(directory, (f"image-{number:07}" for number in range(count)))
         self._filter = CacheFilter(_no_app, cache=self.cache, routes=_ROUTE, freshness="immutable")
         self._chance = chance
         # The images that are asked for: as many in a large cache as in a small one. Read

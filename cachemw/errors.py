@@ -8,6 +8,7 @@
     |  |- ImageNotFound           nothing complete under that id
     |  |- ImageCorrupt            stored bytes do not match their record
     |  |- FillUnderWay            somebody else is filling it
+    |  |- NotFetchable            nothing says which request fetches it
     |  `- CacheFull               no room: ENOSPC, EDQUOT or our own limit
     |- FillError                  an image arrived wrong    .image_id .reason
     |  |- ChecksumMismatch        its bytes are not the promised ones
@@ -36,6 +37,7 @@ __all__ = [
     "ImageNotFound",
     "LengthMismatch",
     "LockTimeout",
+    "NotFetchable",
     "RequestFailed",
     "StoreError",
     "UpstreamFailed",
@@ -101,6 +103,10 @@ class ImageCorrupt(DriverError):
 
 class FillUnderWay(DriverError):
     """A living writer, here or in another process, is filling the image."""
+
+
+class NotFetchable(DriverError):
+    """Neither the image's id nor a request that named it says how to fetch it."""
 
 
 class CacheFull(DriverError):

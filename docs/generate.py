@@ -7,6 +7,7 @@ Imports: core.config.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -73,6 +74,10 @@ SCOPES = {
         "The filter",
         "Taken by ``CacheFilter``, also when it is given an ``ImageCache``.",
     ),
+    "manage": (
+        "The management API",
+        "Taken by :doc:`api`. ``CacheFilter`` takes it too, and has no use for it.",
+    ),
 }
 
 
@@ -123,7 +128,7 @@ def _sample(option: Option) -> str:
 
 
 def _entry(option: Option) -> str:
-    lines = [f".. confval:: {option.name}", f"   :type: {_values(option)}"]
+    lines = [f".. confval:: {option.name}", f"   :type: {_unlinked(_values(option))}"]
     words = (option.default or "").split(", ")
     if option.default is None:
         lines.append("   :default: none: it is required")
@@ -142,6 +147,11 @@ def _entry(option: Option) -> str:
 def _values(option: Option) -> str:
     unit = UNITS.get(option.kind)
     return option.kind if unit is None else f"{option.kind}: {unit}"
+
+
+def _unlinked(text: str) -> str:
+    """Keep words with a colon in them from being taken for URLs."""
+    return re.sub(r"(?<=\w):(?=\w)", r"\\:", text)
 
 
 def _sentence(doc: str) -> str:

@@ -15,7 +15,7 @@ BELOW = {
     "errors": set(),
     "names": set(),
     "concurrency": {"errors"},
-    "metrics": set(),
+    "metrics": {"concurrency"},
     "drivers": {"errors", "names", "metrics", "concurrency"},
     "stores": {"errors", "names", "metrics", "concurrency"},
     "core": {"drivers", "stores", "errors", "names", "metrics", "concurrency"},

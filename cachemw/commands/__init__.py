@@ -4,8 +4,9 @@ One module a command, each with ``add_arguments(parser)`` and ``run(args)``,
 which gives the exit status: 0 done, 1 something could not be done, 2 usage or
 configuration. Data goes to stdout, complaints to stderr.
 
-Imports: errors, commands._output, commands.clean, commands.completion, commands.delete,
-commands.listing, commands.prune, commands.serve, commands.show, commands.stats, commands.top.
+Imports: commands._output, commands.check, commands.clean, commands.completion, commands.delete,
+commands.listing, commands.prefetch, commands.prune, commands.queue, commands.serve, commands.show,
+commands.stats, commands.top, errors.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from collections.abc import Sequence
 from ..errors import CacheMwError, ConfigError
 from . import (
     _output,
+    check,
     clean,
     completion,
     delete,
     listing,
+    prefetch,
     prune,
+    queue,
     serve,
     show,
     stats,
@@ -37,9 +41,12 @@ _COMMANDS = {
     "show": show,
     "stats": stats,
     "top": top,
+    "queue": queue,
+    "prefetch": prefetch,
     "delete": delete,
     "prune": prune,
     "clean": clean,
+    "check": check,
     "completion": completion,
 }
 

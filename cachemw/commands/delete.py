@@ -1,7 +1,7 @@
 """Delete images from the cache, or take them out of the queue.
 
-Imports: commands._output, commands._progress, commands._seams, commands._settings,
-commands._shown, core.cache, errors.
+Imports: commands._output, commands._progress, commands._settings, commands._shown, core.cache,
+errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.cache import ImageCache
 from ..errors import ConfigError, DriverError
-from . import _output, _progress, _seams, _settings, _shown
+from . import _output, _progress, _settings, _shown
 from ._output import Column
 
 _COLUMNS = (Column("image_id", "ID"), Column("size", "SIZE", _shown.size, is_number=True))
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _queued(cache: ImageCache) -> Mapping[str, int | None]:
-    return {row["image_id"]: None for row in _seams.queue(cache)}
+    return {row["image_id"]: None for row in cache.get_queue()}
 
 
 def _cached(cache: ImageCache, ids: Iterable[str]) -> Mapping[str, int | None]:

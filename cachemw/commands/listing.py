@@ -1,6 +1,6 @@
 """List cached images, or what is queued, in parts or invalid.
 
-Imports: commands._output, commands._seams, commands._settings, commands._shown, core.cache, errors.
+Imports: commands._output, commands._rows, commands._settings, commands._shown, core.cache, errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..core.cache import ImageCache
 from ..errors import ConfigError
-from . import _output, _seams, _settings, _shown
+from . import _output, _rows, _settings, _shown
 from ._output import Column
 
 _ID = Column("image_id", "ID")
@@ -73,7 +73,7 @@ _KINDS = {
             Column("reason", "REASON"),
             Column("url", ""),
         ),
-        _seams.queue,
+        lambda cache: cache.get_queue(),
     ),
 }
 
@@ -112,9 +112,14 @@ def run(args: argparse.Namespace) -> int:
     }
     with _settings.opened_cache(args) as cache:
         if kind.find is None:
-            rows = _seams.images(cache, sort=key or "image_id", **query)
+            rows = cache.find_images(
+                search=query["search"],
+                sort=key or "image_id",
+                descending=query["is_descending"],
+                limit=query["limit"],
+            )
         else:
-            rows = _seams.select(kind.find(cache), sort=key, **query)
+            rows = _rows.select(kind.find(cache), sort=key, **query)
     if args.json:
         _output.print_json(rows)
     else:

@@ -1,7 +1,6 @@
 """Show what is known of one image.
 
-Imports: commands._output, commands._seams, commands._settings, commands._shown, core.cache,
-drivers.base, errors.
+Imports: commands._output, commands._settings, commands._shown, core.cache, drivers.base, errors.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from ..core.cache import ImageCache
 from ..drivers.base import Entry
 from ..errors import DriverError, ImageNotFound
-from . import _output, _seams, _settings, _shown
+from . import _output, _settings, _shown
 from ._output import Fact
 
 #: How a value is shown, by its name.
@@ -64,7 +63,7 @@ def describe(cache: ImageCache, image_id: str) -> dict[str, Any]:
     variants = list(_variants(cache, image_id))
     found = {
         "partial": _of(image_id, cache.get_partial_images()),
-        "queued": _of(image_id, _seams.queue(cache)),
+        "queued": _of(image_id, cache.get_queue()),
         "invalid": _of(image_id, cache.driver.get_invalid_images()),
     }
     state = ["cached"] if variants else []
@@ -94,7 +93,7 @@ def _variants(cache: ImageCache, image_id: str) -> Iterable[dict[str, Any]]:
             with cache.driver.open_for_read(image_id, variant) as entry:
                 if listed is None:
                     # Only the listing knows of each variant when it was read last.
-                    listed = _of(image_id, _seams.images(cache, search=image_id))
+                    listed = cache.find_image(image_id)
                 yield _variant(cache, entry, variant, listed)
         except ImageNotFound:
             continue

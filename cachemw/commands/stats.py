@@ -1,6 +1,6 @@
 """Show what the cache did and has, in numbers.
 
-Imports: commands._output, commands._seams, commands._settings, commands._shown.
+Imports: commands._output, commands._settings, commands._shown, core.statistics.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from . import _output, _seams, _settings, _shown
+from ..core import statistics
+from . import _output, _settings, _shown
 from ._output import Fact
 
 #: Lists of rows, which have commands of their own; how many there are is said.
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one number a line."""
     with _settings.opened_cache(args) as cache:
-        snapshot = _seams.snapshot(cache)
+        snapshot = statistics.snapshot(cache)
     if args.json:
         _output.print_json(snapshot)
     else:

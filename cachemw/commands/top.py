@@ -2,8 +2,8 @@
 
 ``commands._screen`` lays the screen out; here is the terminal.
 
-Imports: commands._output, commands._screen, commands._seams, commands._settings, core.cache,
-core.config, errors.
+Imports: commands._output, commands._screen, commands._settings, core.cache, core.config,
+core.statistics, errors.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import tty
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from ..core import statistics
 from ..core.cache import ImageCache
 from ..core.config import parse_duration
 from ..errors import ConfigError
-from . import _output, _screen, _seams, _settings
+from . import _output, _screen, _settings
 
 #: Seconds between two looks.
 _INTERVAL = "2"
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     interval = _interval(args.interval)
     with _settings.opened_cache(args) as cache:
         if args.once:
-            _print(_seams.snapshot(cache), args.json)
+            _print(statistics.snapshot(cache), args.json)
         elif args.json or not (sys.stdout.isatty() and sys.stdin.isatty()):
             _repeat(cache, interval, args.json)
         else:
@@ -90,7 +91,7 @@ def _repeat(cache: ImageCache, interval: float, as_json: bool) -> None:
     """Print one after another, each JSON document in a line, until Ctrl-C or a closed pipe."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            _print(_seams.snapshot(cache), as_json, indent=None)
+            _print(statistics.snapshot(cache), as_json, indent=None)
             if not as_json:
                 print()
             sys.stdout.flush()
@@ -99,13 +100,13 @@ def _repeat(cache: ImageCache, interval: float, as_json: bool) -> None:
 
 def _watch(cache: ImageCache, interval: float) -> None:
     with _raw_terminal(), contextlib.suppress(KeyboardInterrupt):
-        snapshot = _seams.snapshot(cache)
+        snapshot = statistics.snapshot(cache)
         looked = time.monotonic()
         size = None
         while True:
             if time.monotonic() - looked >= interval:
                 looked = time.monotonic()
-                snapshot = _seams.snapshot(cache)
+                snapshot = statistics.snapshot(cache)
                 size = None
             # Not shutil's, which goes by the environment's COLUMNS where it is set.
             if size != os.get_terminal_size(sys.stdout.fileno()):

@@ -5,23 +5,30 @@ What the commands and other people's code use. The filter works with two parts o
 all. Everything about bytes and files is the driver's; everything about HTTP is the web
 package's.
 
-Imports: concurrency, core.capacity, core.checksum, core.config, core.entries, core.fills,
-core.opening, core.reader, core.sharing, drivers._hits, drivers.base, errors, names.
+Imports: concurrency, core.capacity, core.check, core.checksum, core.config, core.entries,
+core.fills, core.opening, core.reader, core.sharing, core.targets, drivers._hits, drivers.base,
+drivers.queued, errors, metrics.counters, metrics.declared, names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, BinaryIO, Protocol
 
 from .. import concurrency
 from ..drivers._hits import flush_every_counter
-from ..drivers.base import Entry, Note, Record, Victim
+from ..drivers.base import Entry, OnVictim, Record, Victim
+from ..drivers.queued import Claim
 from ..errors import DriverError
+from ..metrics.counters import Counters
+from ..metrics.declared import DRIVER_SECONDS
 from ..names import check_image_id
-from .capacity import Capacity, Report
+from . import targets
+from .capacity import Capacity, OnPruned
+from .check import Finding, Progress, Report, Scrubbed, check, scrub
 from .checksum import parse_checksum
 from .config import Settings
 from .entries import Entries
@@ -34,6 +41,13 @@ log = concurrency.get_logger(__name__)
 
 #: Bytes read at a time from a file that is cached.
 BLOCK = 2**20
+
+
+class Worker(Protocol):
+    """Works on a cache in the background."""
+
+    def end(self) -> None:
+        """Stop, since the cache is about to be closed."""
 
 
 class ImageCache:
@@ -60,26 +74,45 @@ class ImageCache:
         cache._begin(settings)
         return cache
 
-    def _begin(self, settings: Settings) -> None:
+    @classmethod
+    def to_look_at(cls, settings: Settings) -> ImageCache:
+        """Open the cache that the settings describe for nothing but :meth:`check`: nothing is
+        made or mended by opening it."""
+        cache = cls.__new__(cls)
+        cache._begin(settings, looks=True)
+        return cache
+
+    def _begin(self, settings: Settings, looks: bool = False) -> None:
         self.settings = settings
         concurrency.configure(settings.concurrency)
-        self.driver = open_driver(settings)
+        self.driver = open_driver(settings, looks)
+        #: What is counted in this directory, by every process.
+        self.counters = Counters(self.driver.directory)
         self.capacity = Capacity(
             self.driver,
             max_size=settings.max_size,
             max_image_size=settings.max_image_size,
             min_free=settings.min_free,
+            counters=self.counters,
         )
         self.entries = Entries(
-            self.driver, verify_reads=settings.verify_reads, memory_size=settings.memory_size
+            self.driver,
+            verify_reads=settings.verify_reads,
+            memory_size=settings.memory_size,
+            counters=self.counters,
         )
-        self._fills = Fills(self.driver, self.capacity)
-        self.sharing = Sharing(self.driver, self.capacity, self._fills, self.entries)
+        self.fills = Fills(self.driver, self.capacity, self.counters)
+        self.sharing = Sharing(self.driver, self.capacity, self.fills, self.entries, self.counters)
+        #: What works on the cache in the background, and ends before it.
+        self.workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
     def close(self) -> None:
         """Write what is gathered and let go of the directory."""
-        self._fills.stop()
+        for worker in list(self.workers):
+            worker.end()
+        self.fills.stop()
         self.driver.close()
+        self.counters.close()
 
     # Storing
 
@@ -189,6 +222,22 @@ class ImageCache:
         return self.driver.get_cached_images()
 
     @concurrency.offloaded
+    def find_images(self, **query: Any) -> list[dict[str, Any]]:
+        """List some cached images, in an order; the arguments are those of
+        :meth:`cachemw.drivers.base.Driver.find_images`."""
+        return self.driver.find_images(**query)
+
+    @concurrency.offloaded
+    def count_images(self, search: str = "") -> int:
+        """Give how many cached images have a text in their id."""
+        return self.driver.count_images(search)
+
+    @concurrency.offloaded
+    def find_image(self, image_id: str | int) -> list[dict[str, Any]]:
+        """Describe a cached image, each variant for itself; empty: it is not cached."""
+        return self.driver.find_image(check_image_id(image_id))
+
+    @concurrency.offloaded
     def get_partial_images(self) -> list[dict[str, Any]]:
         """List images of which only parts are there, by id: dicts with ``image_id``, ``size``
         (bytes that are there), ``length`` (of the whole) and ``last_modified``. They are no
@@ -200,7 +249,10 @@ class ImageCache:
     @concurrency.offloaded
     def delete_cached_image(self, image_id: str | int) -> bool:
         """Remove an image. :return: whether there was one."""
-        return self.driver.delete_cached_image(check_image_id(image_id))
+        began = time.perf_counter()
+        deleted = self.driver.delete_cached_image(check_image_id(image_id))
+        self.counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "delete")
+        return deleted
 
     @concurrency.offloaded
     def mark_of_deletion(self, image_id: str) -> bytes:
@@ -213,7 +265,7 @@ class ImageCache:
         return self.driver.delete_all_cached_images()
 
     @concurrency.offloaded
-    def prune(self, max_size: int | None = None, report: Report | None = None) -> tuple[int, int]:
+    def prune(self, max_size: int | None = None, report: OnPruned | None = None) -> tuple[int, int]:
         """Remove the least recently read images until the cache fits.
 
         :param max_size: bytes; ``None``: the option's.
@@ -229,7 +281,7 @@ class ImageCache:
         return self.capacity.plan_prune(max_size)
 
     @concurrency.offloaded
-    def clean(self, stall_time: float | None = None, note: Note | None = None) -> int:
+    def clean(self, stall_time: float | None = None, note: OnVictim | None = None) -> int:
         """Empty ``invalid/``, and remove fills abandoned for ``stall_time`` seconds.
 
         :param stall_time: ``None``: the option's.
@@ -243,22 +295,90 @@ class ImageCache:
         """Give what :meth:`clean` would remove now."""
         return self.driver.plan_cleaning(stall_time)
 
+    @concurrency.offloaded
+    def check(
+        self,
+        repair: bool = False,
+        progress: Progress | None = None,
+        found: Callable[[Finding], object] | None = None,
+    ) -> Report:
+        """Verify all images, and whether all else in the directory is as it should be. Servers
+        may go on meanwhile.
+
+        A repair loses nothing that is intact; it can be interrupted, and done again.
+
+        :param repair: whether to mend what is wrong.
+        :param progress: called now and then with bytes verified and bytes in all.
+        :param found: called with each finding when it is made.
+        """
+        return check(self.driver, repair, progress, found)
+
+    @concurrency.offloaded
+    def scrub(self, byte_budget: int, progress: Progress | None = None) -> Scrubbed:
+        """Verify the images whose turn was longest ago; damaged ones leave the cache.
+
+        :param byte_budget: bytes after which no further image is begun; the last one may go
+            beyond them.
+        :param progress: called after each block with bytes read and the budget; it may wait,
+            and may raise to end it.
+        :return: how many images, their bytes, and how many were damaged.
+        """
+        return scrub(self.driver, byte_budget, progress)
+
     # Queue
 
     @concurrency.offloaded
-    def queue_image(self, image_id: str | int) -> bool:
-        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
-        return self.driver.queue_image(check_image_id(image_id))
+    def queue_image(
+        self, image_id: str | int, url: str | None = None, *, anew: bool = True
+    ) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or queued.
+
+        :param url: how a request fetched it, if one named it.
+        :param anew: whether an image that was set aside starts anew.
+        """
+        return self.driver.queue_image(check_image_id(image_id), url, anew)
+
+    @concurrency.offloaded
+    def can_fetch(self, image_id: str | int, url: str | None = None) -> bool:
+        """Say whether anything tells how to fetch an image, so that queueing it makes sense.
+
+        :param url: how a request fetched it, if one named it.
+        """
+        image_id = check_image_id(image_id)
+        if targets.target_of(image_id, url, self.settings) is not None:
+            return True
+        # A request may have named it before it was queued.
+        return any(
+            queued["image_id"] == image_id and queued["url"] for queued in self.driver.get_queue()
+        )
 
     @concurrency.offloaded
     def is_queued(self, image_id: str | int) -> bool:
-        """Say whether an image is in the queue."""
+        """Say whether an image waits in the queue, and was not set aside."""
         return self.driver.is_queued(check_image_id(image_id))
 
     @concurrency.offloaded
     def get_queued_images(self) -> list[str]:
-        """List the ids in the queue, the longest waiting first."""
+        """List the ids that wait in the queue, the longest waiting first."""
         return self.driver.get_queued_images()
+
+    @concurrency.offloaded
+    def get_queue(self) -> list[dict[str, Any]]:
+        """List all that is in the queue, the longest waiting first: dicts with ``image_id``,
+        ``queued`` (since when), ``url``, ``tries``, ``after`` (not tried before that),
+        ``reason`` (of the last failure), ``set_aside`` and ``fetching``."""
+        return self.driver.get_queue()
+
+    @concurrency.offloaded
+    def queue_state(self) -> Hashable:
+        """Give what is mostly another once the queue has changed; it costs next to nothing."""
+        return self.driver.queue_state()
+
+    @concurrency.offloaded
+    def claim_queued(self, image_id: str) -> Claim | None:
+        """Keep all others from fetching a queued image; ``None`` if it is not queued, or
+        somebody fetches it."""
+        return self.driver.claim_queued(image_id)
 
     @concurrency.offloaded
     def delete_queued_image(self, image_id: str | int) -> bool:

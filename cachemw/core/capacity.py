@@ -5,16 +5,21 @@ of :data:`STEP`, because its file is made that long before it is written; so
 the sum of the files is the sum of what will be there, in every process, and
 nothing has to be given back after a crash.
 
-Imports: errors, drivers.base.
+Imports: drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 
-from ..drivers.base import Driver, Sink, Victim
+from ..drivers.base import Driver, OnVictim, Sink, Victim
 from ..errors import CacheFull
+from ..metrics.counters import NOBODY, Counters
+from ..metrics.declared import DRIVER_SECONDS, EVICTED_BYTES, EVICTED_IMAGES
+
+_EVICTED_IMAGES, _EVICTED_BYTES = EVICTED_IMAGES.place(), EVICTED_BYTES.place()
 
 #: Bytes set aside at a time for a fill of unknown length, at the most.
 STEP = 64 * 2**20
@@ -23,7 +28,7 @@ STEP = 64 * 2**20
 PRUNE_STEPS = 50
 
 #: Told of a prune: what a step deleted, and bytes deleted so far and to be deleted in all.
-Report = Callable[[Sequence[Victim], int, int], None]
+OnPruned = Callable[[Sequence[Victim], int, int], None]
 
 
 class Capacity:
@@ -35,9 +40,16 @@ class Capacity:
     """
 
     def __init__(
-        self, driver: Driver, *, max_size: int, max_image_size: int, min_free: int
+        self,
+        driver: Driver,
+        *,
+        max_size: int,
+        max_image_size: int,
+        min_free: int,
+        counters: Counters = NOBODY,
     ) -> None:
         self._driver = driver
+        self._counters = counters
         self.max_size = max_size
         self.max_image_size = min(max_image_size, max_size)
         self.min_free = min_free
@@ -74,7 +86,7 @@ class Capacity:
         if wanted <= 0:
             return
         # Where others have filled the disk, evicting all of ours would not help.
-        if wanted > usage or self._driver.evict(wanted)[1] < wanted:
+        if wanted > usage or self._evicted(wanted)[1] < wanted:
             raise CacheFull(image_id, f"no room within the bounds: {wanted} bytes are missing")
 
     def relieve(self, image_id: str, wanted: int) -> None:
@@ -84,10 +96,10 @@ class Capacity:
         """
         self._driver.flush_hits()
         with self._driver.exclusive():
-            if not self._driver.evict(wanted)[1]:
+            if not self._evicted(wanted)[1]:
                 raise CacheFull(image_id, "the disk is full, and there is nothing to evict")
 
-    def prune(self, max_size: int | None = None, report: Report | None = None) -> tuple[int, int]:
+    def prune(self, max_size: int | None = None, report: OnPruned | None = None) -> tuple[int, int]:
         """Evict until the cache fits.
 
         It is done in steps, so that fills get their turn, and ends when as much is deleted as
@@ -107,7 +119,7 @@ class Capacity:
                 if over <= 0 or freed >= total:
                     return images, freed
                 wanted = min(over, max(total // PRUNE_STEPS, STEP))
-                count, size = self._driver.evict(wanted, gone.append)
+                count, size = self._evicted(wanted, gone.append)
             images += count
             freed += size
             if report is not None:
@@ -124,6 +136,14 @@ class Capacity:
 
     def _over(self, max_size: int | None) -> int:
         return self._driver.get_usage() - (self.max_size if max_size is None else max_size)
+
+    def _evicted(self, wanted: int, note: OnVictim | None = None) -> tuple[int, int]:
+        """Evict, and count it. :return: images and bytes."""
+        began = time.perf_counter()
+        images, size = self._driver.evict(wanted, note)
+        self._counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "evict")
+        self._counters.add_to((_EVICTED_IMAGES, images), (_EVICTED_BYTES, size))
+        return images, size
 
 
 class Room:

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 #: What our option names begin with where they share a section with others'.
 PREFIX = "image_cache_"
 
+#: The largest number of threads that an option takes.
+MOST_THREADS = 64
+
 #: In place of a default: the preset has it.
 FROM_PRESET = "preset"
 
@@ -131,6 +134,52 @@ def parse_routes(value: str | Sequence[str]) -> tuple[str, ...]:
     return patterns
 
 
+#: In the option ``image_path``, where the id goes.
+PLACE = "{image_id}"
+
+
+def parse_image_path(value: str) -> str:
+    """Read the path that fetches an image, quoted as in a URL, with a place for its id.
+
+    :return: empty: there is none.
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else None
+    if text is None or (text and re.fullmatch(r"/[!-~]*", text) is None) or set(text) & set("?#"):
+        raise ValueError(f"expected a path such as /images/{PLACE}")
+    if text and text.count(PLACE) != 1:
+        raise ValueError(f"expected a path with {PLACE} in it")
+    return text
+
+
+def parse_fields_source(value: str) -> str:
+    """Read where request fields are to be found, which are read when they are needed.
+
+    :return: ``file:`` with an absolute path, ``env:`` with a name, or empty.
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else "?"
+    kind, _, rest = text.partition(":")
+    if not text or (kind == "env" and re.fullmatch(r"\w+", rest)):
+        return text
+    if kind == "file" and rest.strip() and "\0" not in rest:
+        return f"file:{os.path.abspath(os.path.expanduser(rest.strip()))}"
+    raise ValueError("expected file:PATH or env:NAME")
+
+
+def parse_count(value: str | int) -> int:
+    """Read a small number.
+
+    :raises ValueError: says what was expected.
+    """
+    text = value.strip() if isinstance(value, str) else value
+    if isinstance(text, str) and text.isascii() and text.isdigit():
+        text = int(text)
+    if not isinstance(text, int) or isinstance(text, bool) or not 0 <= text <= MOST_THREADS:
+        raise ValueError(f"expected a number from 0 to {MOST_THREADS}")
+    return text
+
+
 def parse_driver(value: str) -> str:
     """Read a driver's name: a word; whether it can be loaded is seen at start-up.
 
@@ -172,6 +221,36 @@ def parse_on_abort(value: str | float) -> float:
     return float(match[1]) / 100
 
 
+def parse_token(value: str) -> str:
+    """Read a secret that clients send in a request field.
+
+    :return: empty: there is none.
+    :raises ValueError: says what was expected, and does not repeat the value.
+    """
+    text = value.strip() if isinstance(value, str) else None
+    if text is None or re.fullmatch(r"[!-~]*", text) is None:
+        raise ValueError("expected letters, digits and signs without blanks")
+    return text
+
+
+def parse_interval(value: str | float) -> float:
+    """Read how often something is done.
+
+    :return: seconds; 0: never.
+    :raises ValueError: says what was expected.
+    """
+    if isinstance(value, str) and value.strip().lower() == "off":
+        return 0.0
+    try:
+        return parse_duration(value)
+    except ValueError as exc:
+        raise ValueError(f"{exc}, or off") from None
+
+
+#: Whose values are not shown, since they are secret, or somebody may put the secret itself there.
+_SECRET = frozenset({parse_fields_source, parse_token})
+
+
 def _choice(*choices: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         word = value.strip().lower() if isinstance(value, str) else value
@@ -183,17 +262,37 @@ def _choice(*choices: str) -> Callable[[Any], str]:
     return read
 
 
+def parse_file(value: str | os.PathLike[str]) -> str:
+    """Read the name of a file, made absolute; ``~`` is the user's home.
+
+    :return: empty: there is to be none.
+    :raises ValueError: says what was expected.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+    if isinstance(text, str) and text.strip().lower() == "off":
+        return ""
+    if not isinstance(text, str) or not text.strip() or text.endswith("/") or "\0" in text:
+        raise ValueError("expected off or a file")
+    return os.path.abspath(os.path.expanduser(text.strip()))
+
+
 #: How each reader's values are called on the reference page.
 _KINDS: dict[Any, str] = {
     parse_size: "size",
     parse_duration: "duration",
+    parse_interval: "off or a duration",
     parse_bool: "yes or no",
     parse_list: "list of words",
     parse_path: "directory",
+    parse_file: "off or a file",
     parse_routes: "regular expressions, one a line",
     parse_driver: "name",
+    parse_image_path: "path with {image_id}",
+    parse_fields_source: "file:PATH or env:NAME",
+    parse_count: "number",
     parse_authorize: "off, app or python:MODULE:FUNCTION",
     parse_on_abort: "finish, discard or a percentage",
+    parse_token: "text without blanks",
 }
 
 
@@ -207,7 +306,8 @@ class Option:
     :param doc: one line for the operator.
     :param read: turns an ini string or a Python value into the setting.
     :param scope: ``"storage"`` for what belongs to the cache directory,
-        ``"filter"`` for what belongs to the WSGI filter.
+        ``"filter"`` for what belongs to the WSGI filter,
+        ``"manage"`` for what belongs to the management API.
     """
 
     name: str
@@ -223,7 +323,7 @@ def _option(
 ) -> Any:
     """Declare an option; without a default it is required unless it is None by meaning."""
     metadata = {"read": read, "default": default, "doc": doc, "scope": scope}
-    return dataclasses.field(metadata=metadata)
+    return dataclasses.field(metadata=metadata, repr=read not in _SECRET)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +357,11 @@ class Settings:
         "size",
         "what is checked of a hit: its size, the whole image once a process, or all that is sent",
     )
+    scrub_interval: float = _option(
+        parse_interval,
+        "off",
+        "time within which every entry is read and verified again; off: never",
+    )
     durability: str = _option(
         _choice("none", "data", "full"),
         "data",
@@ -277,6 +382,12 @@ class Settings:
         parse_routes,
         FROM_PRESET,
         "paths of image downloads, with (?P<image_id>...); none: every path",
+        scope="filter",
+    )
+    image_path: str = _option(
+        parse_image_path,
+        FROM_PRESET,
+        "path that fetches {image_id}, for prefetching an image that no request named",
         scope="filter",
     )
     content_types: tuple[str, ...] = _option(
@@ -319,11 +430,37 @@ class Settings:
         "how long a request waits for the next byte of somebody else's fill",
         scope="filter",
     )
+    prefetch_headers: str = _option(
+        parse_fields_source,
+        "",
+        "where the request fields (credentials) for prefetching are, one a line",
+        scope="filter",
+    )
+    prefetch_workers: int = _option(
+        parse_count,
+        "1",
+        "threads that work the queue in each server process; 0 leaves it to cachemw prefetch",
+        scope="filter",
+    )
     pump: str = _option(
         _choice("any", "leader"),
         "any",
         "which thread may ask the app's answer for more: any reader's, or only the first one's",
         scope="filter",
+    )
+
+    access_log: str = _option(
+        parse_file,
+        "off",
+        "file that gets a line for each request for an image, for replaying; off: none",
+        scope="filter",
+    )
+
+    admin_token: str = _option(
+        parse_token,
+        "",
+        "secret for the management API; without it only clients on this machine may use it",
+        scope="manage",
     )
 
     @classmethod
@@ -415,7 +552,8 @@ def _read(option: Option, value: Any, preset: Preset | None = None) -> Any:
     try:
         return option.read(value)
     except ValueError as exc:
-        raise ConfigError(f"option {option.name!r} has the value {value!r}: {exc}") from None
+        shown = "a value that is not shown" if option.read in _SECRET else f"the value {value!r}"
+        raise ConfigError(f"option {option.name!r} has {shown}: {exc}") from None
 
 
 def _unknown(name: str, table: Mapping[str, Option]) -> str:

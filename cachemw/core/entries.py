@@ -2,7 +2,8 @@
 
 Whatever is wrong with an entry makes it a miss. What is found damaged leaves the cache.
 
-Imports: concurrency, core.checksum, core.growing, core.hot, core.verified, drivers.base, errors.
+Imports: concurrency, core.checksum, core.growing, core.hot, core.verified, drivers.base, errors,
+metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable
 
 from .. import concurrency
 from ..drivers.base import MOST_VARIANTS, Driver, Entry, MemoryEntry, Record, Sums
-from ..errors import DriverError, ImageNotFound
+from ..errors import DriverError, ImageCorrupt, ImageNotFound
+from ..metrics.counters import NOBODY, Counters, observed
+from ..metrics.declared import DRIVER_SECONDS, VERIFICATION_FAILURES
 from .checksum import Checksum, Digests, parse_checksum
 from .growing import Growing
 from .hot import HotImages
@@ -24,6 +27,8 @@ log = concurrency.get_logger(__name__)
 #: Bytes read at a time from a file that is verified.
 BLOCK = 2**20
 
+_OPEN = DRIVER_SECONDS.place("open")
+
 #: Images of which a process remembers that it verified them; then it forgets all.
 MOST_VERIFIED = 100_000
 
@@ -33,10 +38,19 @@ class Entries:
 
     :param verify_reads: as the option of that name.
     :param memory_size: bytes for hot images.
+    :param counters: count damage, and time what is opened.
     """
 
-    def __init__(self, driver: Driver, *, verify_reads: str, memory_size: int) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        verify_reads: str,
+        memory_size: int,
+        counters: Counters = NOBODY,
+    ) -> None:
         self._driver = driver
+        self._counters = counters
         self._verify_reads = verify_reads
         # Whoever wants every answer verified wants it read from the disk.
         self._hot = HotImages(driver, 0 if verify_reads == "always" else memory_size)
@@ -74,19 +88,25 @@ class Entries:
         hot = self._hot.get(image_id, variant)
         if hot is not None:
             return hot
+        began = time.perf_counter()
         try:
             entry = self._driver.open_for_read(image_id, variant)
         except ImageNotFound:
             return None
         except DriverError as exc:
             log.warning("cannot look up %s", exc)
+            if isinstance(exc, ImageCorrupt):
+                self._counters.add(VERIFICATION_FAILURES)
             return None
+        finally:
+            seconds = time.perf_counter() - began
+            self._counters.add_to(*observed(DRIVER_SECONDS, _OPEN, seconds))
         try:
             if entry.record is None:
                 return entry
             sums = self._sums(entry)
             if sums is not None:
-                return VerifiedEntry(entry, sums, self._driver)
+                return VerifiedEntry(entry, sums, self._driver, self._counters)
             if self._is_intact(entry, entry.record):
                 self._hot.offer(entry)
                 return entry
@@ -116,6 +136,7 @@ class Entries:
         if mode == "first" and identity in self._verified:
             return True
         if not matches(entry, parse_checksum(record.checksum)):
+            self._counters.add(VERIFICATION_FAILURES)
             reason = f"its bytes do not match {record.checksum}"
             self._driver.invalidate(record.image_id, reason, record.variant)
             return False

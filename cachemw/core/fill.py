@@ -11,8 +11,8 @@ holds a complete wrong image, and one that asks again at once gets a hit.
 Trouble with the cache ends the storing, never the response; a wrong image
 ends both.
 
-Imports: concurrency, errors, core.arrived, core.body, core.capacity, core.checksum,
-core.growing, core.intake, core.reader, drivers.base.
+Imports: concurrency, core.arrived, core.body, core.capacity, core.checksum, core.growing,
+core.intake, core.reader, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from collections.abc import Callable, Iterable
 
 from .. import concurrency
 from ..drivers.base import Part, Record, Sink
-from ..errors import DriverError, FillError, LengthMismatch
+from ..errors import ChecksumMismatch, DriverError, FillError, LengthMismatch
+from ..metrics.counters import NOBODY, Counters
+from ..metrics.declared import APP_BYTES, DRIVER_SECONDS, FOLLOWERS
 from .arrived import Arrived
 from .body import Body, Chunk
 from .capacity import Room
@@ -58,6 +60,7 @@ class Fill:
         go on without readers.
     :param is_movable: whether any thread may pump it, or only that of the leading reader.
     :param ended: called once, when the fill is over.
+    :param counters: count the app's bytes, and who reads along.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Fill:
         finish_from: float = NEVER,
         is_movable: bool = False,
         ended: Callable[[Fill], object] = lambda fill: None,
+        counters: Counters = NOBODY,
     ) -> None:
         self.image_id = image_id
         self.record: Record | None = None
@@ -85,6 +89,9 @@ class Fill:
         self.room = room
         self._finish_from = finish_from
         self._on_end = ended
+        self.counters = counters
+        #: When the app answered, seconds since the epoch.
+        self.since = 0.0
         # The app's side: whoever has set ``_pumping`` has it to himself.
         self._body = Body()
         self._is_resumable = False
@@ -123,6 +130,31 @@ class Fill:
     def available(self) -> int:
         """See :class:`~cachemw.core.growing.Growing`."""
         return self._available
+
+    @property
+    def received(self) -> int:
+        """Bytes that came, and those that were kept before them."""
+        return self._received
+
+    @property
+    def followers(self) -> int:
+        """Readers besides the one that asked the app."""
+        with self._lock:
+            return sum(not reader.is_leader for reader in self._readers)
+
+    def why_not_stored(self) -> str:
+        """Say in a word of :data:`~cachemw.metrics.declared.ROLLED_BACK` why a fill that is over
+        did not become an entry; empty: it did."""
+        error = self._error
+        if self.stored:
+            return ""
+        if self._intake.failure is not None or error is None:
+            return "cache"
+        if isinstance(error, FillLost):
+            return "client"
+        if isinstance(error, ChecksumMismatch):
+            return "checksum"
+        return "length" if isinstance(error, LengthMismatch) else "app"
 
     @property
     def is_ending(self) -> bool:
@@ -168,6 +200,7 @@ class Fill:
         self._is_resumable = is_resumable
         self._intake = Intake(self.image_id, self.sink, self.room, expected)
         leader = Reader(self, is_leader=True)
+        self.since = time.time()
         with self._lock:
             self._readers.add(leader)
             if self.sink is None:
@@ -214,6 +247,7 @@ class Fill:
         reader = Reader(self, is_leader=False)
         with self._lock:
             self._readers.add(reader)
+        self.counters.add(FOLLOWERS)
         return reader
 
     def wait_for_record(self, seconds: float) -> bool:
@@ -255,6 +289,8 @@ class Fill:
 
     def leave(self, reader: Reader) -> None:
         """Count a reader out; without readers the fill goes on only if it is worth it."""
+        if not reader.is_leader:
+            self.counters.add(FOLLOWERS, -1)
         with self._lock:
             self._readers.discard(reader)
             has_begun = self.record is not None and not self.is_verified
@@ -474,6 +510,7 @@ class Fill:
                 self._intake.work_off()
         else:
             self._intake.take(chunk)
+            self.counters.add(APP_BYTES, len(chunk))
         with self._lock:
             self._received = stop
             self._available = self._intake.limit = start if is_last else stop
@@ -582,7 +619,9 @@ class Fill:
         try:
             record = self._make_record(self._received, checksum)
             self.is_first = False  # whoever comes now may find an entry
+            began = time.perf_counter()
             concurrency.run_blocking(sink.commit, record)
+            self.counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "commit")
             self.stored = True
         except Exception as exc:
             not_cached(self.image_id, exc)

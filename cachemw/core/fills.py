@@ -1,7 +1,7 @@
 """The fills that are under way: those of this process, and those of others that it follows.
 
-Imports: concurrency, core.asked, core.capacity, core.fill, core.followed, core.growing,
-core.supervisor, drivers._forks, drivers.base, errors.
+Imports: concurrency, core.asked, core.capacity, core.fill, core.followed, core.growing, core.live,
+core.supervisor, drivers._forks, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from .. import concurrency
 from ..drivers import _forks
 from ..drivers.base import Driver, Sink
 from ..errors import DriverError, FillUnderWay
+from ..metrics.counters import Counters
+from ..metrics.declared import FILLS, FILLS_COMMITTED, FILLS_ROLLED_BACK, FILLS_STARTED
 from .asked import Asked
 from .capacity import Capacity, Room
 from .fill import NEVER, Fill
 from .followed import Followed
 from .growing import Growing
+from .live import Row
 from .supervisor import supervisor
 
 log = concurrency.get_logger(__name__)
@@ -28,8 +31,9 @@ _LINGER = 5.0
 class Fills:
     """What one process knows of fills in one cache directory. Threads may share it."""
 
-    def __init__(self, driver: Driver, capacity: Capacity) -> None:
+    def __init__(self, driver: Driver, capacity: Capacity, counters: Counters) -> None:
         self._driver = driver
+        self._counters = counters
         self._capacity = capacity
         self.forget_parent()
         _forks.register(self)
@@ -73,7 +77,7 @@ class Fills:
             return None
         if tail is None:
             return None
-        followed = Followed(image_id, tail, self._forget_followed)
+        followed = Followed(image_id, tail, self._forget_followed, self._counters)
         if followed.is_over:
             followed.drop()
             return None
@@ -152,6 +156,7 @@ class Fills:
             finish_from=finish_from,
             is_movable=is_movable,
             ended=self._forget_own,
+            counters=self._counters,
         )
         with self._lock:
             self._own.setdefault(image_id, []).append(fill)
@@ -159,10 +164,37 @@ class Fills:
 
     def begun(self, fill: Fill) -> None:
         """Note that a fill has its answer, and that others see it by its files from now on."""
+        self._counters.add(FILLS_STARTED)
+        self._counters.add(FILLS)
         self._driver.end_asking(fill.image_id)
         supervisor.add(fill)
         if fill.is_over:
             supervisor.drop(fill)  # a follower was quicker
+
+    def _count_end(self, fill: Fill) -> None:
+        reason = fill.why_not_stored()
+        self._counters.add(FILLS, -1)
+        if reason:
+            self._counters.add(FILLS_ROLLED_BACK, value=reason)
+        else:
+            self._counters.add(FILLS_COMMITTED)
+
+    def rows(self) -> list[Row]:
+        """Give the fills that are led here, or followed, once the app has answered."""
+        with self._lock:
+            led: list[Fill | Followed] = [f for fills in self._own.values() for f in fills]
+            followed = list(self._followed.values())
+        return [
+            Row(
+                image_id=fill.image_id,
+                received=fill.received if isinstance(fill, Fill) else fill.available,
+                length=fill.length,
+                followers=fill.followers,
+                since=fill.since if isinstance(fill, Fill) else 0.0,
+            )
+            for fill in (*led, *followed)
+            if fill.record is not None
+        ]
 
     def stop(self) -> None:
         """End the fills that nobody here reads, since the cache is being closed."""
@@ -182,6 +214,8 @@ class Fills:
     def _forget_own(self, fill: Fill) -> None:
         if fill.record is None:
             self._driver.end_asking(fill.image_id)
+        else:
+            self._count_end(fill)
         supervisor.drop(fill)
         with self._lock:
             fills = self._own.get(fill.image_id, [])

@@ -3,7 +3,7 @@
 All of them share one look at it: the supervisor looks how far it is, as long as somebody
 waits, and wakes them. Nobody holds a lock of the fill, so a reader may be as slow as it likes.
 
-Imports: concurrency, errors, core.growing, drivers.base.
+Imports: concurrency, core.growing, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 from .. import concurrency
 from ..drivers.base import FillState, Record, Tail
 from ..errors import DriverError
+from ..metrics.counters import NOBODY, Counters
+from ..metrics.declared import FOLLOWERS
 from .growing import FillFailed, FillLost, FillStalled
 
 log = concurrency.get_logger(__name__)
@@ -32,12 +34,18 @@ class Followed:
 
     :param tail: looks at it; closed with the last reader.
     :param ended: called once, when it is over or lost.
+    :param counters: count who reads along.
     """
 
     def __init__(
-        self, image_id: str, tail: Tail, ended: Callable[[Followed], object] = lambda fill: None
+        self,
+        image_id: str,
+        tail: Tail,
+        ended: Callable[[Followed], object] = lambda fill: None,
+        counters: Counters = NOBODY,
     ) -> None:
         self.image_id = image_id
+        self._counters = counters
         self._tail = tail
         self._on_end = ended
         self._lock = concurrency.Lock()
@@ -148,7 +156,13 @@ class Followed:
         """Give one more reader."""
         with self._lock:
             self._users += 1
+        self._counters.add(FOLLOWERS)
         return FollowedReader(self)
+
+    @property
+    def followers(self) -> int:
+        """Readers in this process."""
+        return self._users
 
     def read(self, position: int, most: int, patience: float) -> bytes:
         """Give bytes from ``position``; see :class:`~cachemw.core.growing.GrowingReader`."""
@@ -186,6 +200,7 @@ class Followed:
 
     def leave(self) -> None:
         """Count a reader out."""
+        self._counters.add(FOLLOWERS, -1)
         self._leave(1)
 
     def _leave(self, count: int) -> None:

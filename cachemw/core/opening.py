@@ -18,26 +18,30 @@ log = concurrency.get_logger(__name__)
 FALLBACK_DRIVER = "sqlite"
 
 
-def open_driver(settings: Settings) -> Driver:
+def open_driver(settings: Settings, looks: bool = False) -> Driver:
     """Give the configured driver; the one that works everywhere in place of one that does not,
     if ``driver_fallback`` says so.
 
+    :param looks: whether it is opened for a check only, so that nothing is made or mended.
     :raises BadDriverConfiguration: no driver can work with the directory.
     """
     try:
-        return _driver(settings.driver, settings)
+        return _driver(settings.driver, settings, looks)
     except BadDriverConfiguration as exc:
         if settings.driver == FALLBACK_DRIVER or not settings.driver_fallback:
             raise
         log.warning("%s; using %s in its place", exc, FALLBACK_DRIVER)
-    return _driver(FALLBACK_DRIVER, settings)
+    return _driver(FALLBACK_DRIVER, settings, looks)
 
 
-def _driver(name: str, settings: Settings) -> Driver:
+def _driver(name: str, settings: Settings, looks: bool) -> Driver:
     driver: Driver = _driver_class(name, settings.dir)(
         settings.dir, durability=settings.durability, stall_time=settings.stall_time
     )
-    driver.configure()
+    if looks:
+        driver.look()
+    else:
+        driver.configure()
     return driver
 
 

@@ -1,6 +1,6 @@
 """Presets: what is known of each kind of service that the filter stands in front of.
 
-The first four values are the defaults of the options of those names; the
+The first five values are the defaults of the options of those names; the
 rest is no option, since nothing but the service decides it.
 
 Imports: nothing of ours.
@@ -58,6 +58,7 @@ class Preset:
 
     :param routes: default of the option ``routes``: one regular expression a line.
     :param content_types: default of the option ``content_types``.
+    :param image_path: default of the option ``image_path``.
     :param freshness: default of the option ``freshness``.
     :param authorize: default of the option ``authorize``.
     :param resources: regular expressions over the paths whose DELETE deletes the image; other
@@ -73,6 +74,7 @@ class Preset:
     """
 
     routes: str = ""
+    image_path: str = ""
     content_types: str = "*"
     freshness: str
     authorize: str = "off"
@@ -90,6 +92,7 @@ PRESETS = {
     "any": Preset(content_types=", ".join(IMAGE_TYPES), freshness="http"),
     "glance": Preset(
         routes="/v2/images/(?P<image_id>[^/]+)/file\n/v1/images/(?!detail$)(?P<image_id>[^/]+)",
+        image_path="/v2/images/{image_id}/file",
         freshness="immutable",
         authorize="python:cachemw.web.hooks.glance:authorize",
         resources=("/v2/images/(?P<image_id>[^/]+)",),
@@ -97,6 +100,7 @@ PRESETS = {
     ),
     "swift": Preset(
         routes="/v1/(?P<image_id>[^/]+/[^/]+/.+)",
+        image_path="/v1/{image_id}",
         freshness="revalidate",
         authorize="app",
         # Signatures are checked at every hit, and an object that is no manifest has one form.

@@ -1,7 +1,8 @@
 """One fill for everybody: who leads it, and who follows.
 
 Imports: concurrency, core.asked, core.body, core.capacity, core.checksum, core.declined,
-core.entries, core.fill, core.fills, core.growing, core.reader, drivers.base, errors.
+core.entries, core.fill, core.fills, core.growing, core.reader, drivers.base, errors,
+metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import NamedTuple
 from .. import concurrency
 from ..drivers.base import Driver, Entry, MemoryEntry, Record
 from ..errors import DriverError, FillUnderWay
+from ..metrics.counters import NOBODY, Counters
+from ..metrics.declared import DRIVER_SECONDS, FILLS_RESUMED
 from .asked import Asked
 from .body import Chunk
 from .capacity import Capacity, Room
@@ -47,15 +50,24 @@ class Sharing:
 
     :param fills: those that are under way.
     :param entries: where an image is looked for that was stored meanwhile.
+    :param counters: count what is gone on with.
     """
 
-    def __init__(self, driver: Driver, capacity: Capacity, fills: Fills, entries: Entries) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        capacity: Capacity,
+        fills: Fills,
+        entries: Entries,
+        counters: Counters = NOBODY,
+    ) -> None:
         #: Images of which nobody waits for somebody else's answer.
         self.declined = Declined()
         self._driver = driver
         self._capacity = capacity
         self._fills = fills
         self._entries = entries
+        self.counters = counters
 
     def is_filling(self, image_id: str, selects: Callable[[Record], bool]) -> bool:
         """Say whether what is asked for may be on its way here, and nothing else is stored.
@@ -213,7 +225,9 @@ class Sharing:
             sink.close()
             sink = None
         if sink is None:
+            began = time.perf_counter()
             sink = fill.sink = self._driver.start_fill(fill.image_id, record.variant)
+            self.counters.observe(DRIVER_SECONDS, time.perf_counter() - began, "start")
         # Between the two: whoever deletes leaves the mark first, and then looks for the files.
         if mark is not None and self._driver.mark_of_deletion(fill.image_id) != mark:
             raise FillOvertaken(fill.image_id, "changed while the app answered")
@@ -222,6 +236,8 @@ class Sharing:
         kept = sum(stop - start for start, stop in parts)
         fill.room = Room(self._capacity, fill.image_id, length, kept)
         fill.room.begin(sink)
+        if keep:
+            self.counters.add(FILLS_RESUMED)
 
     def decline(self, lead: Fill, word: str, is_lasting: bool, keeps: bool = False) -> None:
         """End a fill whose answer is not stored.
@@ -243,7 +259,8 @@ class Sharing:
     ) -> Reader:
         """Give what reads an image, and holds its end back until it was found right; it is not
         stored."""
-        fill = Fill(record.image_id, None, Room(self._capacity, record.image_id, None))
+        room = Room(self._capacity, record.image_id, None)
+        fill = Fill(record.image_id, None, room, counters=self.counters)
         return fill.begin(
             source, record, length=length, expected=expected, make_record=_completing(record)
         )

@@ -3,7 +3,7 @@
 What is compared is what is given: the block that was read, not the file that
 it was read from. So damage is never sent, and no more is read than is wanted.
 
-Imports: concurrency, errors, drivers.base.
+Imports: concurrency, drivers.base, errors, metrics.counters, metrics.declared.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 from .. import concurrency
 from ..drivers.base import CHUNK, Driver, Entry, Sums
 from ..errors import DriverError, ImageCorrupt
+from ..metrics.counters import NOBODY, Counters
+from ..metrics.declared import VERIFICATION_FAILURES
 
 log = concurrency.get_logger(__name__)
 
@@ -29,14 +31,18 @@ class VerifiedEntry(Entry):
     :param entry: with a record; belongs to this one from now on.
     :param sums: of that entry.
     :param driver: that it was opened with.
+    :param counters: count damage.
     """
 
     is_checked = True
 
-    def __init__(self, entry: Entry, sums: Sums, driver: Driver) -> None:
+    def __init__(
+        self, entry: Entry, sums: Sums, driver: Driver, counters: Counters = NOBODY
+    ) -> None:
         super().__init__(entry.detach(), entry.image_id, entry.size, entry.record, entry.identity)
         self._sums = sums
         self._driver = driver
+        self._counters = counters
         #: Number and bytes of a chunk of which more is likely to be asked for.
         self._kept = (-1, b"")
 
@@ -98,6 +104,7 @@ class VerifiedEntry(Entry):
 
     def _condemned(self, reason: str) -> ImageCorrupt:
         """Take the image out of the cache, and make the error that says so."""
+        self._counters.add(VERIFICATION_FAILURES)
         self.on_close = None  # what is not there has no hits
         try:
             self._invalidate(reason)

@@ -7,7 +7,7 @@ with a reason.
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
 Imports: concurrency, errors, names, drivers.base, drivers._deletions,
-drivers._entries, drivers._fills, drivers._invalid, drivers._lock, drivers._records,
+drivers._entries, drivers._fills, drivers._invalid, drivers._lock, drivers._queue, drivers._records,
 drivers._sink, drivers._statefile, drivers._sums, drivers._translate, drivers._tree,
 drivers._writeback.
 """
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError, FillUnderWay
-from . import _deletions, _fills, _invalid, _records, _statefile, _sums, _writeback
+from . import _deletions, _fills, _invalid, _queue, _records, _statefile, _sums, _writeback
 from ._entries import EntryFiles, names_of
 from ._lock import MOST_NAMES
 from ._sink import FileSink
@@ -110,7 +110,7 @@ class ChangingFiles(EntryFiles):
 
     def _drop_queued(self, name: str) -> None:
         try:
-            os.unlink(name, dir_fd=self.tree.queue)
+            _queue.drop(name, self.tree.queue)
         except OSError:
             pass  # mostly: it was not queued
 

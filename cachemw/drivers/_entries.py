@@ -36,8 +36,8 @@ log = concurrency.get_logger(__name__)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NOATIME = getattr(os, "O_NOATIME", 0)
 
-#: Nothing is wrong with the file.
-_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+#: Nothing is wrong with the file, but the process lacks something.
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Found(NamedTuple):
@@ -314,7 +314,7 @@ class EntryFiles(Driver):
         try:
             fd = self._open_file(name)
         except OSError as exc:
-            if exc.errno in _SHORTAGE:
+            if exc.errno in SHORTAGE:
                 raise
             return None
         try:
@@ -322,14 +322,20 @@ class EntryFiles(Driver):
             if not stat.S_ISREG(status.st_mode):
                 return None
             record = _records.read(fd, name, status, self.tree.records)
+            loose = None
+            if record is None and not names.is_safe_name(name):
+                # A check may find that it is right all the same.
+                loose = _records.loose(fd, name, status, self.tree.records)
         except OSError as exc:
-            if exc.errno in _SHORTAGE:
+            if exc.errno in SHORTAGE:
                 raise
-            record = None
+            record = loose = None
         finally:
             os.close(fd)
         if record is not None and names.entry_name(record.image_id, record.variant) == name:
             return Found(name, record.image_id, status, record)
+        if loose is not None and names.entry_name(loose.image_id, loose.variant) == name:
+            return Found(name, loose.image_id, status, None)
         return Found(name, name if names.is_safe_name(name) else None, status, None)
 
 

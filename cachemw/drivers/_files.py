@@ -2,9 +2,9 @@
 
 ``docs/formats/cache-directory.rst`` is the authority for the layout.
 
-Imports: names, drivers._changes, drivers._claims, drivers._entries, drivers._fills,
-drivers._invalid, drivers._lock, drivers._queue, drivers._records, drivers._sums,
-drivers._translate, drivers._tree, drivers.base.
+Imports: drivers._changes, drivers._claims, drivers._entries, drivers._fills, drivers._invalid,
+drivers._lock, drivers._notes, drivers._queue, drivers._records, drivers._sums, drivers._translate,
+drivers._tree, drivers.base, drivers.queued, names.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 from .. import names
-from . import _claims, _fills, _invalid, _queue, _records, _sums
+from . import _claims, _fills, _invalid, _notes, _queue, _records, _sums
 from ._changes import ChangingFiles
 from ._entries import names_of
 from ._lock import MOST_NAMES
 from ._translate import translating
 from ._tree import scan
-from .base import Note, Victim
+from .base import OnVictim, Victim
+from .queued import Claim
 
 __all__ = ["FileDriver", "names_of"]
 
@@ -58,7 +60,7 @@ class FileDriver(ChangingFiles):
                 return image_id, size
         return None
 
-    def evict(self, wanted: int, note: Note | None = None) -> tuple[int, int]:
+    def evict(self, wanted: int, note: OnVictim | None = None) -> tuple[int, int]:
         count = 0
         with translating("eviction"), self.lock.hold():
             freed = self._free_debris(wanted, note)
@@ -97,7 +99,7 @@ class FileDriver(ChangingFiles):
             wanted -= size
         return batch
 
-    def _free_debris(self, wanted: int, note: Note | None) -> int:
+    def _free_debris(self, wanted: int, note: OnVictim | None) -> int:
         freed = 0
         for name, size in _invalid.oldest(self.tree.invalid):
             if freed >= wanted:
@@ -137,7 +139,7 @@ class FileDriver(ChangingFiles):
         image_id = _fills.image_of(name, status, self.tree.incomplete)
         return Victim("fill", image_id, _fills.occupied(name, status, self.tree.incomplete))
 
-    def _reap(self, name: str, status: os.stat_result, note: Note | None) -> bool:
+    def _reap(self, name: str, status: os.stat_result, note: OnVictim | None) -> bool:
         """Remove a fill's files that nobody holds; lock held. :return: whether they were."""
         victim = None if note is None else self._abandoned(name, status)
         is_reaped = _fills.reap(name, self.tree.incomplete)
@@ -145,7 +147,7 @@ class FileDriver(ChangingFiles):
             note(victim)
         return is_reaped
 
-    def reap_invalid(self, grace: float | None = None, note: Note | None = None) -> int:
+    def reap_invalid(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         with translating("invalid images"):
             old = _invalid.older(self.tree.invalid, grace)
             for name, status in old:
@@ -155,7 +157,7 @@ class FileDriver(ChangingFiles):
                     note(victim)
         return sum(not name.startswith(".") for name, _ in old)
 
-    def reap_stalled(self, grace: float | None = None, note: Note | None = None) -> int:
+    def reap_stalled(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         reaped = 0
         with translating("abandoned fills"):
             for name, status in self._stalled(grace):
@@ -165,6 +167,7 @@ class FileDriver(ChangingFiles):
                 _fills.reap_debris(self.tree.incomplete)
                 _sums.reap(self.tree.sums, self.tree.base)
             self._reap_records()
+            _notes.reap(self.tree.queue)
         return reaped
 
     def plan_cleaning(self, stall_time: float | None = None) -> list[Victim]:
@@ -210,11 +213,11 @@ class FileDriver(ChangingFiles):
 
     # Queue
 
-    def queue_image(self, image_id: str) -> bool:
+    def queue_image(self, image_id: str, url: str | None = None, anew: bool = True) -> bool:
         if not self.is_cacheable(image_id):
             return False
         with translating(image_id):
-            return _queue.put(image_id, self.tree.queue)
+            return _queue.put(image_id, self.tree.queue, url, anew)
 
     def is_queued(self, image_id: str) -> bool:
         return _queue.has(image_id, self.tree.queue)
@@ -223,9 +226,21 @@ class FileDriver(ChangingFiles):
         with translating("the queue"):
             return _queue.listing(self.tree.queue)
 
+    def get_queue(self) -> list[dict[str, Any]]:
+        with translating("the queue"):
+            return _queue.described(self.tree.queue)
+
+    def queue_state(self) -> Hashable:
+        with translating("the queue"):
+            return _queue.state(self.tree.queue)
+
+    def claim_queued(self, image_id: str) -> Claim | None:
+        with translating(image_id):
+            return _queue.claim(image_id, self.tree.queue)
+
     def delete_queued_image(self, image_id: str) -> bool:
         with translating(image_id):
-            return _queue.remove(image_id, self.tree.queue)
+            return _queue.drop(names.entry_name(image_id), self.tree.queue)
 
     def delete_all_queued_images(self) -> int:
         with translating("the queue"):

@@ -230,9 +230,14 @@ def reap_debris(directory: int) -> None:
     :raises OSError: they cannot be looked at or removed.
     """
     for name, _ in list(scan(directory)):
-        fill = _states.fill_of(name)
-        if belongs_to_fill(name) and not (fill is not None and _is_there(fill, directory)):
+        if belongs_to_fill(name) and not is_of_a_fill(name, directory):
             _statefile.remove(name, directory)
+
+
+def is_of_a_fill(name: str, directory: int) -> bool:
+    """Say whether a file is the state of a fill that is there."""
+    fill = _states.fill_of(name)
+    return fill is not None and _is_there(fill, directory)
 
 
 def _is_there(fill: tuple[str, int], directory: int) -> bool:

@@ -2,28 +2,32 @@
 
 It can always be made again from the files, so it is never waited for on the
 way to a hit, and an index that is broken or gone is replaced. Totals are kept
-by triggers, and no operation but listing looks at more rows than it returns.
+by triggers, and no operation but listing and searching looks at more rows than it returns.
 
 SQLite before 3.51.3 can corrupt a write-ahead log that one process resets
 while others write and checkpoint; so nothing checkpoints by itself, and
 :meth:`Index.checkpoint` is called with the directory's lock held.
 
-Imports: concurrency, errors, drivers._forks, drivers._hits.
+Imports: concurrency, errors, drivers._finding, drivers._forks, drivers._hits, drivers.listing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import os
 import sqlite3
+import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from .. import concurrency
 from ..errors import DriverError
-from . import _forks
+from . import _finding, _forks
 from ._hits import Gathered
+from .listing import Query
 
 T = TypeVar("T")
 
@@ -59,6 +63,9 @@ CREATE TRIGGER IF NOT EXISTS entry_resized AFTER UPDATE OF size ON entries
 COMMIT;
 """
 
+#: Apart, since an index that an earlier version made is without.
+_BY_ID = "CREATE INDEX IF NOT EXISTS entries_by_id ON entries (id)"
+
 #: ``user_version`` of an index that was filled from the files since it was made.
 _FILLED = 1
 
@@ -90,10 +97,12 @@ class Index:
 
     :param path: the file, made if missing.
     :param durable: whether a change must survive a power cut once it is made.
+    :param is_reader: whether it only looks at what is there, and makes nothing.
     """
 
-    def __init__(self, path: str, durable: bool) -> None:
+    def __init__(self, path: str, durable: bool, is_reader: bool = False) -> None:
         self.path = path
+        self._is_reader = is_reader
         self._durable = durable
         # Re-entrant: the garbage collector may close an entry, and its hit be written, inside.
         self._lock = concurrency.RLock()
@@ -140,30 +149,56 @@ class Index:
             self._disconnect()
         elif self._connection is not None:
             self._inherited.append(self._connection)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self.path, flags, 0o600)
-        try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA cache_size = -16384")
-            if not _is_filled(connection):
-                connection.executescript(_SCHEMA)
-        except BaseException:
-            connection.close()
-            raise
+        with _connecting:
+            status = self._make_file()
+            connection = self._open()
         self._identity = (status.st_dev, status.st_ino)
         self._pid = os.getpid()
         self._connection = connection
         self._filled = False
         return connection
+
+    def _make_file(self) -> os.stat_result:
+        """See that there is a file, and that only we may read it.
+
+        One that is there is not opened: closing a file takes away all locks of the process on
+        it, and with them those of other connections (fcntl(2)).
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            if self._is_reader:
+                raise
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, flags, 0o600))
+            status = os.lstat(self.path)
+        if stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.path)
+        return status
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._set_up(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA cache_size = -16384")
+        if self._is_reader:
+            connection.execute("PRAGMA query_only = 1")
+            return
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        if not _is_filled(connection):
+            connection.executescript(_SCHEMA)
+        connection.execute(_BY_ID)
 
     def _is_current(self) -> bool:
         """Say whether the open file still has its name; else others use another one."""
@@ -283,7 +318,7 @@ class Index:
     def oldest(self, limit: int) -> list[tuple[str, str, int]]:
         """Give name, id and bytes of the entries read longest ago, oldest first."""
         rows = self._all("SELECT name, id, size FROM entries ORDER BY accessed LIMIT ?", limit)
-        return [(name, _text(image_id), size) for name, image_id, size in rows]
+        return [(name, text(image_id), size) for name, image_id, size in rows]
 
     def stamps(self) -> dict[str, tuple[int, float]]:
         """Give every entry's bytes and modification time by name."""
@@ -293,11 +328,29 @@ class Index:
     def listing(self) -> list[dict[str, Any]]:
         """Describe every entry, by id."""
         # Order of code points and of UTF-8 bytes is the same.
-        rows = self._all(
-            "SELECT id, size, hits, accessed, modified, checksum FROM entries ORDER BY id"
-        )
-        keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
-        return [dict(zip(keys, (_text(row[0]), *row[1:]), strict=True)) for row in rows]
+        rows = self._all(f"SELECT {_finding.COLUMNS} FROM entries ORDER BY id")
+        return [_image(row) for row in rows]
+
+    def find(self, query: Query) -> list[dict[str, Any]]:
+        """Describe the entries that a query asks for, in its order.
+
+        :param query: whose marker, if it has one, has a value.
+        """
+        return [_image(row) for row in self._all(*_finding.find(query))]
+
+    def marker_value(self, query: Query) -> Any:
+        """Give what the entries are sorted by, of the marker; ``None``: it has no row."""
+        row = self._one(*_finding.marker_value(query))
+        return row[0]
+
+    def count(self, search: str) -> int:
+        """Give how many entries have a text in their id."""
+        row = self._one(*_finding.count(search))
+        return int(row[0])
+
+    def images(self, image_id: str) -> list[dict[str, Any]]:
+        """Describe the entries of an image."""
+        return [_image(row) for row in self._all(*_finding.images(image_id))]
 
     def glance_rows(self) -> dict[str, tuple[int, float]]:
         """Give hits and access time by name of the table that Glance's driver left, if any."""
@@ -318,11 +371,67 @@ class Index:
             )
         )
 
+    # Check
+
+    def problem(self) -> str:
+        """Say what is wrong with the file as a whole; empty: nothing. Reads all of it.
+
+        The sum of the sizes is not looked at.
+        """
+        found = self._all("PRAGMA integrity_check(1)")
+        if found != [("ok",)]:
+            return str(found[0][0]) if found else "cannot be looked at"
+        # Another version may have made further indexes.
+        if not _own_schema().issubset(self._run(_schema)):
+            return "its tables are not as they were made"
+        if len(self._all("SELECT size FROM totals LIMIT 2")) != 1:
+            return "has no total, or several"
+        return ""
+
+    def miscount(self) -> int:
+        """Give by how much the total is more than the sum of the entries' bytes."""
+        row = self._one(
+            "SELECT (SELECT size FROM totals) - (SELECT coalesce(sum(size), 0) FROM entries)"
+        )
+        return int(row[0])
+
+    def recount(self) -> None:
+        """Make the total the sum of the entries' bytes."""
+        statement = "UPDATE totals SET size = (SELECT coalesce(sum(size), 0) FROM entries)"
+        self._run(lambda c: _write(c, lambda: c.execute(statement).close()))
+
+    def row(self, name: str) -> Row | None:
+        """Give an entry's row."""
+        row: Row | None = self._one(
+            "SELECT name, id, size, accessed, modified, checksum FROM entries WHERE name = ?", name
+        )
+        return row
+
+    def names(self, after: str, limit: int) -> list[str]:
+        """Give names of entries, in their order, that come after one."""
+        rows = self._all(
+            "SELECT name FROM entries WHERE name > ? ORDER BY name LIMIT ?", after, limit
+        )
+        return [row[0] for row in rows]
+
     def _one(self, statement: str, *parameters: Any) -> Any:
         return self._run(lambda c: c.execute(statement, parameters).fetchone())
 
     def _all(self, statement: str, *parameters: Any) -> list[Any]:
         return self._run(lambda c: c.execute(statement, parameters).fetchall())
+
+
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """Describe tables, indexes and triggers."""
+    return set(connection.execute("SELECT type, name, sql FROM sqlite_schema"))
+
+
+@functools.cache
+def _own_schema() -> frozenset[tuple[str, str, str]]:
+    """Describe those that an index has to have."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_SCHEMA)
+        return frozenset(_schema(connection))
 
 
 def _is_filled(connection: sqlite3.Connection) -> bool:
@@ -375,8 +484,20 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _text(image_id: bytes) -> str:
-    return image_id.decode("utf-8", "surrogatepass")
+def _image(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Describe an entry; :data:`_finding.COLUMNS` are the columns."""
+    keys = ("image_id", "size", "hits", "last_accessed", "last_modified", "checksum")
+    return dict(zip(keys, (text(row[0]), *row[1:]), strict=True))
+
+
+def text(image_id: bytes | str) -> str:
+    """Give an id as it stands in a row, which may be damaged."""
+    if isinstance(image_id, str):
+        return image_id
+    try:
+        return image_id.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return image_id.decode("utf-8", "backslashreplace")
 
 
 def row(
@@ -391,6 +512,10 @@ def row(
 #: wrong in a child, so none is open at that moment.
 _every_index: weakref.WeakSet[Index] = weakref.WeakSet()
 _closed_for_fork: list[Index] = []
+
+#: One at a time makes the file, so that none is made, and closed again, while another
+#: connection already has it open. Held with an index's own lock only, and so free in a fork.
+_connecting = concurrency.RLock()
 
 
 def _before_fork() -> None:

@@ -77,7 +77,7 @@ def listing(invalid: int) -> list[dict[str, Any]]:
     for name, status in scan(invalid):
         if name.startswith("."):
             continue
-        image_id, reason = _read(name, invalid)
+        image_id, reason = read(name, invalid)
         found.append(
             {
                 "image_id": image_id,
@@ -89,7 +89,8 @@ def listing(invalid: int) -> list[dict[str, Any]]:
     return sorted(found, key=lambda image: image["image_id"])
 
 
-def _read(name: str, invalid: int) -> tuple[str, str]:
+def read(name: str, invalid: int) -> tuple[str, str]:
+    """Give id and reason of a file, as far as they are known."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=invalid)
         try:
@@ -113,7 +114,7 @@ def _shown(reason: bytes) -> str:
 
 def image_of(name: str, invalid: int) -> str:
     """Give the id of a file's image; the file's name where nothing tells."""
-    return _read(name, invalid)[0]
+    return read(name, invalid)[0]
 
 
 def older(invalid: int, grace: float | None) -> list[tuple[str, os.stat_result]]:

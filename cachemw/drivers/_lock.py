@@ -42,6 +42,7 @@ MOST_NAMES = 100
 #: Stands for all names.
 EVERYTHING = None
 
+_NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -105,9 +106,11 @@ class DirectoryLock:
         return self._holder == concurrency.get_ident()
 
     @contextlib.contextmanager
-    def hold(self) -> Iterator[DirectoryLock]:
+    def hold(self, mends: bool = True) -> Iterator[DirectoryLock]:
         """Hold the lock; the same thread may hold it again inside.
 
+        :param mends: whether what a holder that died was changing is repaired first; else it
+            is left to the next who does.
         :raises OSError: the file cannot be opened, read or written.
         """
         with self._thread_lock:
@@ -119,6 +122,8 @@ class DirectoryLock:
                 if self._depth == 1:
                     self._holder = concurrency.get_ident()
                     self._load()
+                    if mends and self.state.changing != []:
+                        self._repair_now_or_later()
                 yield self
             finally:
                 # A child that was forked in here never held it.
@@ -168,12 +173,24 @@ class DirectoryLock:
             os.close(fd)
 
     def _load(self) -> None:
-        """Read the file, and repair what the holder before was changing when it died."""
+        """Read the file."""
         self.state = _parse(os.pread(self._fd, SIZE, 0)) or self._unknown()
         if (self.state.boot, self.state.driver) != (boot_id(), self._driver):
             self.state = self._unknown()
-        if self.state.changing != []:
-            self._repair_now_or_later()
+
+    def last_writer(self) -> str:
+        """Name the driver that wrote the file last; empty if there is none that can be read."""
+        try:
+            fd = os.open(NAME, os.O_RDONLY | _NO_LINK, dir_fd=self._open_directory())
+        except OSError:
+            return ""
+        try:
+            state = _parse(os.pread(fd, SIZE, 0))
+        except OSError:
+            return ""
+        finally:
+            os.close(fd)
+        return state.driver if state is not None else ""
 
     def _repair_now_or_later(self) -> None:
         """Repair what is written down, or leave it to the next holder: removing entries must

@@ -127,6 +127,37 @@ def read(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record 
     return None
 
 
+def loose(fd: int, name: str, status: os.stat_result, records_fd: int) -> Record | None:
+    """Read a record kept aside that the entry had until its file was touched, cut or copied.
+
+    :raises OSError: it could not be read.
+    """
+    if _xattrs.get(fd, ATTRIBUTE) is not None:
+        return None
+    for aside in (name, _pending(name, status)):
+        tie, _, data = _read_aside(aside, records_fd).partition(b"\n")
+        record = decode(data) if tie != _tie(status) else None
+        if record is not None:
+            return record
+    return None
+
+
+def is_in_attribute(fd: int) -> bool:
+    """Say whether an open file has something where its record should be.
+
+    :raises OSError: it could not be read.
+    """
+    return _xattrs.get(fd, ATTRIBUTE) is not None
+
+
+def drop_attribute(fd: int) -> None:
+    """Remove what a file has where its record should be.
+
+    :raises OSError: it could not be removed.
+    """
+    _xattrs.remove(fd, ATTRIBUTE)
+
+
 def _read_aside(aside: str, records_fd: int) -> bytes:
     try:
         fd = os.open(aside, _READ, dir_fd=records_fd)
@@ -200,8 +231,9 @@ def finish(name: str, status: os.stat_result, records_fd: int) -> bool:
     :raises OSError: it cannot be read or renamed.
     """
     pending = _pending(name, status)
-    tie, _, _ = _read_aside(pending, records_fd).partition(b"\n")
-    if tie != _tie(status):
+    tie, _, data = _read_aside(pending, records_fd).partition(b"\n")
+    # Whoever wrote it may have died in the middle.
+    if tie != _tie(status) or decode(data) is None:
         return False
     os.rename(pending, name, src_dir_fd=records_fd, dst_dir_fd=records_fd)
     return True

@@ -9,9 +9,11 @@ Imports: drivers._records.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator, Iterator
 
 from . import _records
 
@@ -51,6 +53,27 @@ class Tree:
             attribute = name.removeprefix(".")
             setattr(self, attribute, _take_place(fd, getattr(self, attribute)))
 
+    def look(self) -> None:
+        """Open what is there, and make nothing; what is no directory is as an empty one.
+
+        :raises OSError: the cache directory cannot be opened.
+        """
+        base = os.open(os.path.realpath(self.directory), _OPEN)
+        self.base = _take_place(base, self.base)
+        for name in self.SUBDIRECTORIES:
+            try:
+                fd = os.open(name, _OPEN, dir_fd=self.base)
+            except OSError:
+                fd = _nowhere()
+            attribute = name.removeprefix(".")
+            setattr(self, attribute, _take_place(fd, getattr(self, attribute)))
+
+    def place(self, path: str) -> tuple[int, str]:
+        """Give the descriptor of the directory that a path under the cache directory is in, and
+        the name in it."""
+        folder, _, name = path.rpartition("/")
+        return (getattr(self, folder.removeprefix(".")) if folder else self.base), name
+
     def close(self) -> None:
         """Close the descriptors. May be called twice."""
         for name in ("base", "incomplete", "invalid", "queue", "records", "sums"):
@@ -69,8 +92,28 @@ def _take_place(new: int, old: int) -> int:
     return old
 
 
+def _nowhere() -> int:
+    """Open a directory that is gone: nothing is in it, and nothing can be made there."""
+    path = tempfile.mkdtemp(prefix="cachemw-")
+    try:
+        return os.open(path, _OPEN)
+    finally:
+        os.rmdir(path)
+
+
 def scan(directory_fd: int) -> Iterator[tuple[str, os.stat_result]]:
     """Go through the regular files of a directory: names and stats, in no order.
+
+    As :func:`scan_all` otherwise.
+    """
+    with contextlib.closing(scan_all(directory_fd)) as everything:
+        for name, status in everything:
+            if stat.S_ISREG(status.st_mode):
+                yield name, status
+
+
+def scan_all(directory_fd: int) -> Generator[tuple[str, os.stat_result], None, None]:
+    """Go through all that is in a directory: names and stats, in no order.
 
     Files that vanish meanwhile are left out. A descriptor of its own keeps two
     scans from sharing one position.
@@ -85,7 +128,6 @@ def scan(directory_fd: int) -> Iterator[tuple[str, os.stat_result]]:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                if stat.S_ISREG(status.st_mode):
-                    yield entry.name, status
+                yield entry.name, status
     finally:
         os.close(fd)

@@ -1,6 +1,6 @@
 """The contract of a storage driver, and what passes between it and the core.
 
-Imports: concurrency, errors, drivers._boot.
+Imports: concurrency, drivers._boot, drivers.faults, drivers.listing, drivers.queued, errors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 from .. import concurrency
 from ..errors import DriverError
 from ._boot import boot_id
+from .faults import Fault, Inspector
+from .listing import Query, select
+from .queued import Claim, Note
 
 #: Variants that are kept of one image, at most.
 MOST_VARIANTS = 8
@@ -257,7 +260,7 @@ class Victim(NamedTuple):
 
 
 #: What is told of each victim.
-Note = Callable[[Victim], None]
+OnVictim = Callable[[Victim], None]
 
 #: Bytes of a chunk, which has a checksum of its own.
 CHUNK = 256 * 1024
@@ -621,6 +624,51 @@ class Driver(abc.ABC):
         ``size``, ``hits``, ``last_accessed``, ``last_modified`` and ``checksum`` (``None``:
         adopted, not verified)."""
 
+    def find_images(
+        self,
+        *,
+        search: str = "",
+        sort: str = "image_id",
+        descending: bool = False,
+        limit: int | None = None,
+        marker: str | None = None,
+        marker_value: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """List complete images as :meth:`get_cached_images` does, but only some, in an order.
+
+        :param search: only ids that contain it.
+        :param sort: ``"image_id"``, ``"size"``, ``"hits"``, ``"last_accessed"`` or
+            ``"last_modified"``; those for which it is the same come by their ids.
+        :param limit: entries at the most, but that the variants of one image for which ``sort``
+            is the same stay together; ``None``: all.
+        :param marker: id of the last one of the page before; ``None``: the first page.
+        :param marker_value: what that one was sorted by, so that its place is known though it
+            was deleted, or changed; ``None``: as it is now.
+        :raises ValueError: ``sort`` is something else.
+        :raises ImageNotFound: nobody knows the marker's place.
+        """
+        query = Query(
+            search=search,
+            sort=sort,
+            descending=descending,
+            limit=limit,
+            marker=marker,
+            marker_value=marker_value,
+        )
+        return self._find(query)
+
+    def _find(self, query: Query) -> list[dict[str, Any]]:
+        """Answer :meth:`find_images`; a driver that has an index asks that."""
+        return select(self.get_cached_images(), query)
+
+    def count_images(self, search: str = "") -> int:
+        """Give how many complete images, each variant for itself, have a text in their id."""
+        return sum(search in image["image_id"] for image in self.get_cached_images())
+
+    def find_image(self, image_id: str) -> list[dict[str, Any]]:
+        """Describe an image as :meth:`get_cached_images` does; empty: it is not stored."""
+        return [image for image in self.get_cached_images() if image["image_id"] == image_id]
+
     @abc.abstractmethod
     def get_invalid_images(self) -> list[dict[str, Any]]:
         """List what is in ``invalid/`` by id: dicts with ``image_id``, ``size``, ``reason``
@@ -655,7 +703,7 @@ class Driver(abc.ABC):
         """Give id and bytes of the image that was read longest ago, or ``None``."""
 
     @abc.abstractmethod
-    def evict(self, wanted: int, note: Note | None = None) -> tuple[int, int]:
+    def evict(self, wanted: int, note: OnVictim | None = None) -> tuple[int, int]:
         """Delete failed and abandoned fills, then least recently read images, until ``wanted``
         bytes are free. Hits count as of the last flush.
 
@@ -670,7 +718,7 @@ class Driver(abc.ABC):
         """Give what :meth:`evict` would delete now, in its order."""
 
     @abc.abstractmethod
-    def reap_invalid(self, grace: float | None = None, note: Note | None = None) -> int:
+    def reap_invalid(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         """Remove what is in ``invalid/`` and older than ``grace`` seconds (``None``: all).
 
         :param note: called with each that is removed.
@@ -678,7 +726,7 @@ class Driver(abc.ABC):
         """
 
     @abc.abstractmethod
-    def reap_stalled(self, grace: float | None = None, note: Note | None = None) -> int:
+    def reap_stalled(self, grace: float | None = None, note: OnVictim | None = None) -> int:
         """Remove abandoned fills older than ``grace`` seconds (``None``: all); a fill whose
         writer lives stays.
 
@@ -686,7 +734,7 @@ class Driver(abc.ABC):
         :return: how many were removed.
         """
 
-    def clean(self, stall_time: float | None = None, note: Note | None = None) -> int:
+    def clean(self, stall_time: float | None = None, note: OnVictim | None = None) -> int:
         """Empty ``invalid/`` and remove abandoned fills.
 
         :param stall_time: seconds; ``None``: as configured.
@@ -700,23 +748,115 @@ class Driver(abc.ABC):
     def plan_cleaning(self, stall_time: float | None = None) -> list[Victim]:
         """Give what :meth:`clean` would remove now, in no order."""
 
+    # Check
+
+    def look(self) -> None:
+        """Open the directory to check it, in place of :meth:`configure`. Nothing is made, and
+        nothing is mended but by an inspector.
+
+        :raises BadDriverConfiguration: there is no such directory, or it cannot be opened.
+        """
+        self.configure()
+
+    def looking(self) -> contextlib.AbstractContextManager[Any]:
+        """As :meth:`exclusive`; what a crash left half done is not repaired first."""
+        return self.exclusive()
+
+    def inspectors(self) -> Sequence[Inspector]:
+        """Give what looks for faults, in an order in which what one mends is not in the way of
+        the next. The bytes of images are none of their business."""
+        return ()
+
+    def healed(self) -> list[Fault]:
+        """Give what this instance found broken on its way, and has mended; each once."""
+        return []
+
+    def stored_names(self) -> Iterator[str]:
+        """Give a name for each stored image and variant, in no order; those that come or go
+        meanwhile may be among them."""
+        for image in self.get_cached_images():
+            yield image["image_id"]
+
+    def stored_bytes(self) -> int:
+        """Give the bytes of all of these together."""
+        return self.get_cache_size()
+
+    def open_stored(self, name: str) -> Entry | None:
+        """Open what has one of these names; ``None``: it is gone, or a matter of inspectors."""
+        try:
+            return self.open_any(name)
+        except DriverError:
+            return None
+
+    def loose_record(self, name: str) -> Record | None:
+        """Give the record that an image without one seems to have lost; if its bytes have the
+        checksum, :meth:`adopt` gives it back."""
+        return None
+
+    def is_stored(self, entry: Entry, name: str) -> bool:
+        """Say whether an open image is still what has that name."""
+        return True
+
+    def condemn(self, entry: Entry, name: str, reason: str) -> bool:
+        """Take an open image that was found damaged out of the cache.
+
+        :return: whether it was; not, if it was deleted or replaced meanwhile.
+        """
+        variant = 0 if entry.record is None else entry.record.variant
+        self.invalidate(entry.image_id, reason, variant)
+        return True
+
+    def next_to_verify(self, limit: int) -> list[str]:
+        """Give names of stored images, those first that were verified longest ago; none, once
+        all had their turn (:meth:`note_verified` with an empty name begins the next)."""
+        return []
+
+    def note_verified(self, name: str) -> None:  # noqa: B027 (a driver may do without)
+        """Remember that an image had its turn; those that :meth:`next_to_verify` named before
+        it had theirs too.
+
+        :param name: empty: all begin anew.
+        """
+
     # Queue
 
     @abc.abstractmethod
-    def queue_image(self, image_id: str) -> bool:
-        """Put an image in the queue; ``False`` if it is cached, being cached or queued."""
+    def queue_image(self, image_id: str, url: str | None = None, anew: bool = True) -> bool:
+        """Put an image in the queue; ``False`` if it is cached, being cached or waiting there.
+
+        :param url: how a request fetched it, if one named it.
+        :param anew: whether an image that was set aside starts anew; else ``False`` for one.
+        """
 
     @abc.abstractmethod
     def is_queued(self, image_id: str) -> bool:
-        """Say whether an image is in the queue."""
+        """Say whether an image waits in the queue, and was not set aside."""
 
     @abc.abstractmethod
     def get_queued_images(self) -> list[str]:
-        """List the ids in the queue, the longest waiting first."""
+        """List the ids that wait, the longest waiting first, without those set aside."""
+
+    def get_queue(self) -> list[dict[str, Any]]:
+        """List all that is in the queue, the longest waiting first: dicts with ``image_id``,
+        ``queued`` (since when), ``url``, ``tries``, ``after``, ``reason``, ``set_aside`` and
+        ``fetching``, as in :class:`~cachemw.drivers.queued.Note`."""
+        blank = {**dataclasses.asdict(Note()), "queued": 0.0, "fetching": False}
+        return [{**blank, "image_id": image_id} for image_id in self.get_queued_images()]
+
+    def queue_state(self) -> Hashable:
+        """Give what is mostly another once the queue has changed; it costs next to nothing."""
+        return object()
+
+    def claim_queued(self, image_id: str) -> Claim | None:
+        """Keep everybody else from fetching a queued image, here and in other processes.
+
+        :return: ``None``: it is not in the queue, or somebody else fetches it.
+        """
+        return None
 
     @abc.abstractmethod
     def delete_queued_image(self, image_id: str) -> bool:
-        """Take an image out of the queue. :return: whether it was there."""
+        """Take an image out of the queue, also one set aside. :return: whether it was there."""
 
     @abc.abstractmethod
     def delete_all_queued_images(self) -> int:

@@ -3,12 +3,14 @@
 The default: lookups cost the same at a thousand entries and at a million, and
 it works on every file system. A hit does not touch the index.
 
-Imports: concurrency, drivers._files, drivers._hits, drivers._index, drivers._lock, drivers._tree,
-drivers._xattrs, drivers.base, errors, names.
+Imports: concurrency, drivers._checking, drivers._files, drivers._hits, drivers._index,
+drivers._inspect_index, drivers._lock, drivers._tree, drivers._xattrs, drivers.base,
+drivers.faults, drivers.listing, errors, names.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import os
 import time
@@ -17,12 +19,15 @@ from typing import Any, TypeVar
 
 from .. import concurrency, names
 from ..errors import BadDriverConfiguration, DriverError
-from . import _index, _xattrs
-from ._files import FileDriver, names_of
+from . import _index, _inspect_index, _xattrs
+from ._checking import CheckingFiles
+from ._files import names_of
 from ._hits import Gathered
 from ._lock import EVERYTHING
 from ._tree import scan
 from .base import Record
+from .faults import Fault, Inspector
+from .listing import Query, lost_marker
 
 log = concurrency.get_logger(__name__)
 
@@ -33,7 +38,7 @@ T = TypeVar("T")
 _BATCH = 20_000
 
 
-class Driver(FileDriver):
+class Driver(CheckingFiles):
     """Images as files, and ``cache.db`` beside them.
 
     See :class:`~cachemw.drivers.base.Driver` for the promises.
@@ -48,6 +53,7 @@ class Driver(FileDriver):
         path = os.path.join(directory, names.INDEX_NAME)
         #: Whether the index is being made from the entries; lock held.
         self._is_filling = False
+        self._healed: list[Fault] = []
         self.index = _index.Index(path, durable=durability == "full")
 
     def _set_up(self) -> None:
@@ -87,11 +93,41 @@ class Driver(FileDriver):
             self.index.total()
             return
         except _index.IndexNew:
-            pass
+            if self.lock.last_writer() == self.name:
+                self._heal("is missing, or was never filled")
         except _index.IndexBroken as exc:
             log.warning("the index is made again from the files: %s", exc.reason)
+            self._heal(f"is damaged: {exc.reason}")
             self.index.set_aside()
         self._repair(None)
+
+    def _heal(self, problem: str) -> None:
+        mend = "make it again from the files"
+        self._healed.append(Fault("index", names.INDEX_NAME, None, problem, mend))
+        del self._healed[:-10]
+
+    def healed(self) -> list[Fault]:
+        healed, self._healed = self._healed, []
+        return healed
+
+    def make_index_again(self) -> None:
+        """Make the index from the entries, whatever there is; lock held. An index that is there
+        is kept aside."""
+        log.warning("the index is made again from the files")
+        with self.exclusive():
+            self.index.set_aside()
+            self._repair(None)
+
+    # Check
+
+    def _inspectors_of_totals(self) -> Sequence[Inspector]:
+        return [_inspect_index.IndexFile(self)]
+
+    def _inspectors_of_rows(self) -> Sequence[Inspector]:
+        return [_inspect_index.IndexRows(self)]
+
+    def _names_after(self, after: str, limit: int) -> list[str]:
+        return self._ask(lambda: self.index.names(after, limit))
 
     # Keeping the index right
 
@@ -220,6 +256,22 @@ class Driver(FileDriver):
     def get_cached_images(self) -> list[dict[str, Any]]:
         self.flush_hits()
         return self._ask(self.index.listing)
+
+    def _find(self, query: Query) -> list[dict[str, Any]]:
+        self.flush_hits()
+        if query.marker is not None and query.marker_value is None and query.sort != "image_id":
+            value = self._ask(lambda: self.index.marker_value(query))
+            if value is None:
+                raise lost_marker(query)
+            query = dataclasses.replace(query, marker_value=value)
+        return query.page(self._ask(lambda: self.index.find(query)))
+
+    def count_images(self, search: str = "") -> int:
+        return self._ask(lambda: self.index.count(search))
+
+    def find_image(self, image_id: str) -> list[dict[str, Any]]:
+        self.flush_hits()
+        return self._ask(lambda: self.index.images(image_id))
 
     def get_hit_count(self, image_id: str) -> int:
         self.flush_hits()

@@ -6,8 +6,8 @@ written by us alone (once a second), so ``noatime`` and ``relatime`` mounts do
 no harm. Listing and evicting scan the directory: once for each prune, and
 the scan is kept for as long as its order is still true.
 
-Imports: concurrency, drivers._files, drivers._hits, drivers._tree, drivers._xattrs, drivers.base,
-errors, names.
+Imports: concurrency, drivers._checking, drivers._files, drivers._hits, drivers._lock,
+drivers._tree, drivers._xattrs, drivers.base, drivers.faults, errors, names.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ import fcntl
 import os
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from .. import concurrency, names
-from ..errors import BadDriverConfiguration
+from ..errors import BadDriverConfiguration, DriverError
 from . import _xattrs
-from ._files import FileDriver, names_of
+from ._checking import CheckingFiles
+from ._files import names_of
 from ._hits import Gathered
+from ._lock import NAME as LOCK_NAME
 from ._tree import scan
 from .base import Record
+from .faults import Fault, Inspector
 
 log = concurrency.get_logger(__name__)
 
 _HITS = "user.hits"
 
 
-class Driver(FileDriver):
+class Driver(CheckingFiles):
     """Images as files with extended attributes; for up to some ten thousand of them.
 
     See :class:`~cachemw.drivers.base.Driver` for the promises.
@@ -95,6 +98,22 @@ class Driver(FileDriver):
         with self.exclusive(), self.lock.changing([]):
             self._repair(None)
             return self._total()
+
+    def _inspectors_of_totals(self) -> Sequence[Inspector]:
+        return [_Total(self)]
+
+    def miscount(self) -> int:
+        """Give by how much the total is more than the sum of the entries' bytes; 0 too where it
+        is to be summed up anyway. Lock held."""
+        state = self.lock.state
+        if state.total is None or state.changing != []:
+            return 0
+        return state.total - self._measured()
+
+    def count_again(self) -> None:
+        """Sum up the entries' bytes; lock held."""
+        with self.lock.changing([]):
+            self._repair(None)
 
     # Listing
 
@@ -206,3 +225,28 @@ def _hits_of(fd: int) -> int:
         return int(_xattrs.get(fd, _HITS) or 0)
     except ValueError:
         return 0
+
+
+class _Total(Inspector):
+    """The total in the lock's file."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def suspects(self) -> Iterator[str]:
+        yield LOCK_NAME
+
+    def look(self, name: str) -> Fault | None:
+        try:
+            with self._driver.looking():
+                miscount = self._driver.miscount()
+        except DriverError:
+            return None  # without a lock, there is no total either
+        if not miscount:
+            return None
+        problem = f"its total is {miscount:+d} bytes off"
+        return Fault("total", name, None, problem, "sum up the entries")
+
+    def mend(self, name: str) -> bool:
+        self._driver.count_again()
+        return True

@@ -1,6 +1,6 @@
 """A part of an image on its way from the app, into the image's file and to one client.
 
-Imports: concurrency, core.fill, drivers.base, errors, web.exchange, web.respond.
+Imports: concurrency, core.fill, drivers.base, errors, metrics.declared, web.exchange, web.respond.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from .. import concurrency
 from ..core.fill import Fill
 from ..drivers.base import Part
 from ..errors import DriverError, LengthMismatch
+from ..metrics.declared import APP_BYTES
 from .exchange import Answer
 from .respond import BLOCK
 
@@ -147,6 +148,7 @@ class Arrival:
     def _pull(self) -> bytes:
         """Get the app's next chunk that is not empty."""
         chunk = self._next()
+        self._lead.counters.add(APP_BYTES, len(chunk))
         stop = self.position + len(chunk)
         if not chunk or stop > self._part.stop:
             raise LengthMismatch(self._lead.image_id, f"{stop} is not the end of {self._part}")

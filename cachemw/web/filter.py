@@ -17,10 +17,11 @@ then on, for as long as its headers say that it is fresh. ``Cache-Status`` on
 every answer says what happened. Whatever goes wrong with the cache, the
 request goes to the app.
 
-Imports: core.cache, core.config, core.growing, core.sharing, drivers.base, errors,
-web.authorize, web.directives, web.fields, web.forward, web.freshness, web.growing, web.hits,
-web.keeping, web.ranges, web.resuming, web.revalidate, web.routes, web.storing,
-web.validation, web.vary.
+Imports: core.cache, core.config, core.growing, core.sharing, core.targets, core.upkeep,
+drivers.base, errors, web.access_log, web.authorize, web.background, web.directives, web.fields,
+web.forward, web.freshness, web.growing, web.hits, web.keeping, web.measuring, web.prefetching,
+web.queueing, web.ranges, web.resuming, web.revalidate, web.routes, web.storing, web.validation,
+web.vary.
 """
 
 from __future__ import annotations
@@ -35,15 +36,22 @@ from ..core.cache import ImageCache
 from ..core.config import Settings
 from ..core.growing import FillLost
 from ..core.sharing import Joined
+from ..core.targets import OWN_REQUEST
+from ..core.upkeep import Upkeep
 from ..drivers.base import Entry, MemoryEntry, Record
 from ..errors import ImageCorrupt
 from . import fields, freshness, hits, ranges, resuming, storing, validation, vary
+from .access_log import AccessLog
 from .authorize import Hook
+from .background import Background
 from .directives import request_directives
 from .forward import Forwarder
 from .growing import GrowingEntry
 from .hits import AnyEntry
 from .keeping import Keeper
+from .measuring import Meter, Watch
+from .prefetching import Prefetching
+from .queueing import Queuer
 from .revalidate import Revalidator
 from .routes import Routes
 
@@ -118,16 +126,35 @@ class CacheFilter:
             not_images=service.not_images,
         )
         keeper = Keeper(cache, settings, rules, self._hook)
-        self._forward = Forwarder(app, cache, settings, keeper)
+        self._forward = Forwarder(app, cache, settings, keeper, Queuer(cache, self._routes))
+        log = AccessLog(settings.access_log) if settings.access_log else None
+        self._meter = Meter(cache.counters, log)
         self._revalidator = Revalidator(app, cache, settings, rules, keeper, self._forward)
+        prefetching = Prefetching(self, cache, self._routes, settings)
+        self._background = Background(cache, prefetching, Upkeep(cache))
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not self._background.is_begun:
+            self._background.begin(environ)
         method = environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
             return self._change(environ, start_response)
         image_id = self._routes.image_id(environ)
         if image_id is None:
             return self.app(environ, start_response)
+        if OWN_REQUEST in environ:
+            return self._respond(environ, start_response, image_id)  # no client asked
+        watch = Watch(start_response)
+        try:
+            body = self._respond(environ, watch, image_id)
+        except BaseException:
+            self._meter.failed(watch, image_id)
+            raise
+        return self._meter.measured(environ, watch, image_id, body)
+
+    def _respond(
+        self, environ: Environ, start_response: Callable[..., Any], image_id: str
+    ) -> Iterable[bytes]:
         reason = storing.bypass(environ)
         if reason is not None:
             return self._forward.pass_on(environ, start_response, reason)

@@ -4,8 +4,8 @@ What the app answers is stored by ``web.keeping``. What is stored, and has to be
 asked about, is in ``web.revalidate``.
 
 Imports: concurrency, core.cache, core.config, core.fill, core.growing, drivers.base, errors,
-web.exchange, web.growing, web.hits, web.keeping, web.lasting, web.onward, web.refresh,
-web.respond, web.resuming, web.slices, web.storing, web.validation.
+web.exchange, web.growing, web.hits, web.keeping, web.lasting, web.onward, web.queueing,
+web.refresh, web.respond, web.resuming, web.slices, web.storing, web.validation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..core.config import Settings
 from ..core.fill import Fill
 from ..core.growing import FillLost
 from ..drivers.base import Entry, Record
-from ..errors import DriverError, ImageCorrupt
+from ..errors import ImageCorrupt
 from . import hits, resuming, storing, validation
 from .exchange import Answer
 from .growing import GrowingEntry
@@ -31,6 +31,7 @@ from .hits import AnyEntry
 from .keeping import Keeper
 from .lasting import GoOn
 from .onward import Onward
+from .queueing import Queuer
 from .refresh import Refresher
 from .respond import Representation
 from .resuming import Resumer, asking
@@ -65,16 +66,19 @@ class _Miss:
 class Forwarder:
     """Asks the app for what is not stored. Safe for threads."""
 
-    def __init__(self, app: App, cache: ImageCache, settings: Settings, keeper: Keeper) -> None:
+    def __init__(
+        self, app: App, cache: ImageCache, settings: Settings, keeper: Keeper, queue: Queuer
+    ) -> None:
         self._app = app
         self._cache = cache
         self._sharing = cache.sharing
         self._settings = settings
         self._keeper = keeper
+        self._queue = queue
         self._resumer = Resumer(app, cache, settings)
         self._completer = Refresher(self._complete)
         self._slicer = Slicer(
-            app, cache, settings, keeper, self._resumer, self.answer, self._completer.start
+            app, cache, settings, keeper, self._resumer, self.answer, self._completer.start, queue
         )
 
     def miss(
@@ -220,7 +224,7 @@ class Forwarder:
         """
         if miss.adopted is not None:
             miss.adopted.close()
-        self._queue(answer, miss.image_id, reason)
+        self._fetch_later(answer, miss.image_id, reason)
         self._keeper.give_back(miss.lead, reason, answer)
         body = self._keeper.decline(answer, miss.forward, reason)
         if miss.replaces is not None:
@@ -239,14 +243,11 @@ class Forwarder:
         request = given_back(miss.environ, answer)
         return self.miss(request, miss.start_response, miss.image_id, miss.forward)
 
-    def _queue(self, answer: Answer, image_id: str, reason: str) -> None:
+    def _fetch_later(self, answer: Answer, image_id: str, reason: str) -> None:
         """Have an image fetched later of which a part was asked for."""
-        if reason != "range" or self._settings.range_miss == "pass" or answer.code != 206:
-            return
-        try:
-            self._cache.queue_image(image_id)
-        except DriverError as exc:
-            log.info("%s is not queued: %s", image_id, exc.reason)
+        is_wanted = reason == "range" and self._settings.range_miss != "pass"
+        if is_wanted and answer.code == 206:
+            self._queue(answer.request, image_id)
 
     def going_on(self, environ: Environ) -> GoOn:
         """Give what finds another reader for a request's answer, where its own is lost."""

@@ -6,7 +6,8 @@ strong validator, and take nothing without one. The app is asked twice at a
 byte, and not again once it said that it does not have this version.
 
 Imports: core.checksum, core.config, core.fill, core.growing, core.sharing, drivers.base, errors,
-web.exchange, web.hits, web.keeping, web.respond, web.resuming, web.storing, web.validation.
+metrics.declared, web.exchange, web.hits, web.keeping, web.respond, web.resuming, web.storing,
+web.validation.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..core.growing import MOST, FillGone, FillLost, FillStalled, GrowingReader,
 from ..core.sharing import Sharing
 from ..drivers.base import Part, Record
 from ..errors import DriverError
+from ..metrics.declared import FILLS_TAKEN_OVER
 from . import hits, storing, validation
 from .exchange import Answer
 from .keeping import Keeper
@@ -196,6 +198,7 @@ class Onward:
         if isinstance(reader, str):
             answer.close()
             return None
+        self._sharing.counters.add(FILLS_TAKEN_OVER)
         return reader
 
     def _lead_anew(
@@ -243,7 +246,7 @@ class Onward:
                 return self._sharing.verifying(
                     answer.body, record, length=length, expected=tuple(expected)
                 )
-            reader = StreamReader(answer.body, 0, length)
+            reader = StreamReader(answer.body, 0, length, self._sharing.counters)
             reader.skip(position)
             return reader
 
@@ -257,7 +260,7 @@ class Onward:
             found = part_in(answer)
             whole = found[1] if found is not None and length is None else length
             if whole is not None and is_part(answer, record.headers, Part(start, whole), whole):
-                rest = StreamReader(answer.body, start, whole)
+                rest = StreamReader(answer.body, start, whole, self._sharing.counters)
                 rest.skip(position)
                 return rest
         return self._read_all(answer, record, length, position)

@@ -7,8 +7,8 @@ its strong validator, and take nothing without one.
 
 Source: RFC 9110, sections 13.1.5, 14.2 and 15.3.7.
 
-Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors, web.exchange,
-web.fields, web.hits, web.storing, web.validation, web.vary.
+Imports: core.cache, core.config, core.fill, core.growing, drivers.base, errors, metrics.counters,
+metrics.declared, web.exchange, web.fields, web.hits, web.storing, web.validation, web.vary.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from ..core.fill import Fill
 from ..core.growing import CutShort, FillLost
 from ..drivers.base import CHUNK, Entry, Kept, MemoryEntry, Part
 from ..errors import LengthMismatch
+from ..metrics.counters import NOBODY, Counters
+from ..metrics.declared import APP_BYTES
 from . import fields, hits, storing, validation, vary
 from .exchange import Answer, nobody
 
@@ -265,10 +267,18 @@ class StreamReader:
 
     :param position: in the image, of the first byte that comes.
     :param stop: where it has to end; ``None``: nobody knows.
+    :param counters: count the app's bytes.
     """
 
-    def __init__(self, body: Iterable[bytes], position: int, stop: int | None) -> None:
+    def __init__(
+        self,
+        body: Iterable[bytes],
+        position: int,
+        stop: int | None,
+        counters: Counters = NOBODY,
+    ) -> None:
         self._body = body
+        self._counters = counters
         self._chunks = iter(body)
         self._chunk = b""
         self._position = position
@@ -293,6 +303,7 @@ class StreamReader:
             if self._stop is not None and position + len(chunk) > self._stop:
                 raise LengthMismatch("a stream", f"longer than the {self._stop} bytes promised")
             self._chunk = chunk
+            self._counters.add(APP_BYTES, len(chunk))
         data, self._chunk = self._chunk[:most], self._chunk[most:]
         self._position += len(data)
         return data

@@ -117,6 +117,22 @@ class Routes:
             return None  # not the bytes as Latin-1 that PEP 3333 wants
         return image_id if image_id and _can_be_kept(image_id) else None
 
+    def url(self, environ: Mapping[str, Any]) -> str | None:
+        """Give the URL that fetches the image of a request for everybody: with the part of the
+        query that belongs to its id, since the rest may be a signature.
+
+        :return: ``None``: there is none.
+        """
+        patterns = self._patterns
+        named = any("image_id" in pattern.groupindex for pattern in patterns)
+        query = environ.get("QUERY_STRING", "")
+        if named:
+            query = self._query(environ) if self._query_in_id else ""
+        try:
+            return target_uri({**environ, "QUERY_STRING": query})
+        except UnicodeEncodeError:
+            return None
+
     def changes(self, environ: Mapping[str, Any]) -> Callable[[fields.Headers], list[str]]:
         """Look at an unsafe request, before the app may change its environ.
 

@@ -55,6 +55,7 @@ class Slicer:
     :param ask: makes an answer that the app has not given yet.
     :param complete: has the rest of an image fetched in the background, with a request like
         this one; the record has its size.
+    :param queue: has an image fetched by somebody else.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Slicer:
         resumer: Resumer,
         ask: Callable[[Environ, StartResponse, str, str], Answer],
         complete: Callable[[Environ, Record], None],
+        queue: Callable[[Environ, str], None],
     ) -> None:
         self._app = app
         self._cache = cache
@@ -74,6 +76,7 @@ class Slicer:
         self._resumer = resumer
         self._ask = ask
         self._complete = complete
+        self._queue = queue
 
     def answer(
         self, environ: Environ, start_response: StartResponse, forward: str, lead: Fill
@@ -287,10 +290,7 @@ class Slicer:
         if request.get("wsgi.multithread", True):
             self._complete(request, record)
             return
-        try:
-            self._cache.queue_image(record.image_id)
-        except DriverError as exc:
-            log.info("%s is not queued: %s", record.image_id, exc.reason)
+        self._queue(request, record.image_id)
 
 
 class KeptEntry:

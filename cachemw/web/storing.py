@@ -2,8 +2,8 @@
 
 Pure: functions over the request's environ and the answer's fields.
 
-Imports: drivers.base, web.directives, web.fields, web.freshness, web.policy, web.storable,
-web.vary.
+Imports: core.targets, drivers.base, web.directives, web.fields, web.freshness, web.policy,
+web.storable, web.vary.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..core.targets import OWN_REQUEST
 from ..drivers.base import Record
 from . import fields, freshness, storable, vary
 from .directives import request_directives
@@ -209,6 +210,8 @@ class Rules:
     def is_guarded(self, environ: Mapping[str, Any], headers: fields.Headers) -> bool:
         """Say whether an answer is stored only because somebody is asked at each hit."""
         has_credentials = any(environ.get(key) for key in self.credential_keys)
+        # Our own requests begin behind whatever asks clients who they are.
+        has_credentials = has_credentials or OWN_REQUEST in environ
         return self.authorized and has_credentials and not policy(headers, 0.0).shareable
 
     def impersonal(self, headers: fields.Headers) -> tuple[tuple[str, str], ...]:

@@ -17,7 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cachemw import CacheFilter
+from cachemw import CacheFilter, ImageCache
+from cachemw.core import check
+from cachemw.core.config import Settings
 from cachemw.drivers import _index, _xattrs
 from cachemw.drivers.base import Record, Sink
 
@@ -37,6 +39,8 @@ _CALLS = (
     "mkdir",
     "utime",
     "dup2",
+    "chmod",
+    "rmdir",
 )
 
 BEFORE, HALF, AFTER = "before", "half", "after"
@@ -132,7 +136,10 @@ def run(operation: str, directory: str, driver: str, at: int, when: str, names: 
             options["on_abort"] = "discard"
         return CacheFilter(Origin(), routes=ROUTES, **options)
 
-    if operation == "start":
+    if operation == "repair":
+        steps.begin()
+        _repair(directory, driver)
+    elif operation == "start":
         steps.begin()
         opened()
     else:
@@ -143,6 +150,14 @@ def run(operation: str, directory: str, driver: str, at: int, when: str, names: 
         OPERATIONS[operation](app)
     steps.end()
     Path(names).write_text(json.dumps(steps.names))
+
+
+def _repair(directory: str, driver: str) -> None:
+    check.SETTLE = 0.0
+    options = {"dir": directory, "driver": driver, "driver_fallback": False}
+    cache = ImageCache.to_look_at(Settings.from_options(options))
+    assert not cache.check(repair=True).is_clean
+    cache.close()
 
 
 def _commit(number: int, version: int = 0) -> Callable[[CacheFilter], None]:

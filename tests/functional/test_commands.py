@@ -490,10 +490,10 @@ def test_a_bad_value_is_one_clear_line(run, command, complaint):
 
 
 def test_stats_are_named_by_where_they_stand(run, monkeypatch):
-    from cachemw.commands import _seams
+    from cachemw.core import statistics
     from tests.unit.commands.snapshots import snapshot
 
-    monkeypatch.setattr(_seams, "snapshot", lambda cache: snapshot())
+    monkeypatch.setattr(statistics, "snapshot", lambda cache: snapshot())
     status, out, _ = run("stats")
     rows = dict(line.split("\t") for line in out.splitlines())
 
@@ -507,10 +507,10 @@ def test_stats_are_named_by_where_they_stand(run, monkeypatch):
 
 
 def test_stats_are_rounded_on_a_terminal(cache, directory, monkeypatch):
-    from cachemw.commands import _seams
+    from cachemw.core import statistics
     from tests.unit.commands.snapshots import snapshot
 
-    monkeypatch.setattr(_seams, "snapshot", lambda cache: snapshot())
+    monkeypatch.setattr(statistics, "snapshot", lambda cache: snapshot())
     terminal = Terminal()
     with redirect_stdout(terminal):
         assert main(["stats", "--dir", str(directory)]) == 0

@@ -18,18 +18,20 @@ from contextlib import contextmanager
 import pytest
 
 from cachemw import ImageCache
-from cachemw.commands import _seams, main
+from cachemw.commands import main
+from cachemw.core import statistics
 from tests.unit.commands.snapshots import snapshot
 from tests.waiting import wait_until
 
 #: What shows a snapshot of the tests in place of the cache's own.
 CODE = """
 import signal, sys
-from cachemw.commands import _seams, main
+from cachemw.commands import main
+from cachemw.core import statistics
 from tests.unit.commands.snapshots import snapshot
 # Whoever runs the tests in the background has them ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-_seams.snapshot = lambda cache: snapshot()
+statistics.snapshot = lambda cache: snapshot()
 sys.exit(main())
 """
 
@@ -147,7 +149,7 @@ def test_no_id_steers_the_terminal(directory):
 
 
 def test_once_prints_once(directory, capsys, monkeypatch):
-    monkeypatch.setattr(_seams, "snapshot", lambda cache: snapshot())
+    monkeypatch.setattr(statistics, "snapshot", lambda cache: snapshot())
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["top", "--dir", directory, "--once"]) == 0
 
@@ -158,7 +160,7 @@ def test_once_prints_once(directory, capsys, monkeypatch):
 
 
 def test_once_as_json_is_the_snapshot(directory, capsys, monkeypatch):
-    monkeypatch.setattr(_seams, "snapshot", lambda cache: snapshot())
+    monkeypatch.setattr(statistics, "snapshot", lambda cache: snapshot())
     assert main(["top", "--dir", directory, "--once", "--json"]) == 0
 
     assert json.loads(capsys.readouterr().out) == snapshot()
@@ -198,6 +200,6 @@ def test_top_looks_again_each_interval(directory, monkeypatch, capsys):
             raise KeyboardInterrupt
         return snapshot()
 
-    monkeypatch.setattr(_seams, "snapshot", look)
+    monkeypatch.setattr(statistics, "snapshot", look)
     assert main(["top", "--dir", directory, "--interval", "0"]) == 0
     assert all(later - one >= 0.2 for one, later in itertools.pairwise(looks))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs a checkout, on Linux",
 )
 
-SCRIPTS = ("fills", "hit", "memory", "miss", "prune")
+SCRIPTS = ("fills", "hit", "listing", "memory", "miss", "prune")
 
 WRK = """\
 Running 1s test @ http://127.0.0.1:8000/

@@ -34,7 +34,8 @@ def make(origin, tmp_path):
             options = {"driver": "sqlite", "min_free": 0, **options}
             cache = ImageCache(dir=tmp_path / "cache", **options)
             stack.callback(cache.close)
-            return CacheFilter(app, cache=cache, range_miss=range_miss)
+            # What is queued stays where it can be counted.
+            return CacheFilter(app, cache=cache, range_miss=range_miss, prefetch_workers=0)
 
         yield make
     wait_until(lambda: origin.opened == origin.closed, "every answer is closed")

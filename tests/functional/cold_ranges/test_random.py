@@ -57,7 +57,11 @@ class Play:
     def _start(self):
         cache = ImageCache(dir=self.directory, driver="sqlite", min_free=0, durability="none")
         return CacheFilter(
-            self.app_or_origin, cache=cache, range_miss=self.mode, freshness=self.freshness
+            self.app_or_origin,
+            cache=cache,
+            range_miss=self.mode,
+            freshness=self.freshness,
+            prefetch_workers=0,  # the directory goes as soon as the cache is closed
         )
 
     def app_or_origin(self, environ, start_response):

@@ -99,7 +99,7 @@ def test_image_is_never_allowed_more_than_the_whole_cache():
 def test_room_that_eviction_cannot_make_is_refused():
     """Something that no eviction removes, such as another fill, is in the way."""
     driver = FakeDriver(90)
-    driver.evict = lambda wanted: (0, 0)
+    driver.evict = lambda wanted, note: (0, 0)
     with pytest.raises(CacheFull, match="no room"):
         bounds(driver).make_room("cat", FakeSink(), 20, 20)
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ BAD = {
         [],
     ],
     "duration": ["", "-1", "1w", "soon", "5 minutes", "1e3", -1, -0.5, math.nan, True, []],
+    "off or a duration": ["", "-1", "on", True, []],
     "yes or no": ["", "maybe", "2", 2, 0, []],
     "directory": ["", "  ", "a\0b", b"bytes", 5, []],
+    "off or a file": ["", "  ", "a\0b", "/logs/", b"bytes", 5, []],
     "name": ["", "two words", "a/b", "sqlite,xattr", 5, []],
     "regular expressions, one a line": ["(", "/images/\n[", "(?P<1>x)", "*"],
     "list of words": [["image/png", 5]],
@@ -48,12 +51,27 @@ BAD = {
         "python:a:b:c",
         5,
     ],
+    "path with {image_id}": [
+        "x",
+        "/x",
+        "/{image_id}/{image_id}",
+        "/{image_id}?x",
+        "/ {image_id}",
+        5,
+    ],
+    "file:PATH or env:NAME": ["token-5", "file:", "env:", "env:A B", "Authorization: x", 5],
+    "number": ["", "-1", "65", "1.5", "many", 1.0, -1, 65, True, []],
     "finish, discard or a percentage": ["", "50", "101%", "-1%", "half", "no", 5, -0.5, []],
+    "text without blanks": [],  # see test_a_secret_is_not_shown
 }
+
+#: Kinds of which a mistaken value may be the credential itself.
+SECRET = {"file:PATH or env:NAME"}
 
 GOOD = {
     "size": [("0", 0), ("5KiB", 5120), (7, 7)],
     "duration": [("0", 0.0), ("2m", 120.0), (1.5, 1.5)],
+    "off or a duration": [(" Off", 0.0), ("30d", 2592000.0), (5, 5.0)],
     "yes or no": [("no", False), ("TRUE", True), (False, False)],
     "directory": [("/a/../b", "/b"), (Path("/c"), "/c")],
     "name": [(" xattr ", "xattr"), ("their.driver-2", "their.driver-2")],
@@ -69,6 +87,16 @@ GOOD = {
         ("50%", 0.5),
         (" 12.5 % ", 0.125),
     ],
+    "text without blanks": [(" s3cret:/+= ", "s3cret:/+="), ("", "")],
+    "off or a file": [
+        (" Off", ""),
+        ("/var/log/images.log", "/var/log/images.log"),
+        ("~/log", os.path.expanduser("~/log")),
+        (Path("/log"), "/log"),
+    ],
+    "path with {image_id}": [("", ""), (" /a/{image_id} ", "/a/{image_id}")],
+    "file:PATH or env:NAME": [("", ""), ("env:TOKEN", "env:TOKEN"), ("file:/a/../b", "file:/b")],
+    "number": [("0", 0), (" 12 ", 12), (64, 64)],
     "list of words": [("a, b\nc", ("a", "b", "c")), (["a", ""], ("a",)), ("", ())],
 }
 
@@ -92,7 +120,7 @@ def test_every_option_has_a_kind_a_line_of_documentation_and_a_readable_default(
     assert option.kind
     assert option.doc
     assert "\n" not in option.doc
-    assert option.scope in ("storage", "filter")
+    assert option.scope in ("storage", "filter", "manage")
     if name == "dir":
         assert option.default is None
     elif option.default != "max_size":
@@ -130,7 +158,11 @@ def test_a_bad_value_is_refused_with_option_value_and_what_was_expected(name, va
         read(name, value)
 
     message = str(caught.value)
-    assert f"option {name!r} has the value {value!r}: expected " in message
+    if OPTIONS[name].kind in SECRET:
+        assert f"option {name!r} has a value that is not shown: expected " in message
+        assert str(value) not in message.replace("file:PATH or env:NAME", "")
+    else:
+        assert f"option {name!r} has the value {value!r}: expected " in message
     assert message.isprintable()
 
 
@@ -361,3 +393,11 @@ def test_huge_size_is_exact():
     digits = "9" * 400
 
     assert Settings.from_options({"dir": "/tmp", "max_size": digits}).max_size == int(digits)
+
+
+@pytest.mark.parametrize("value", ["se cret", "sécret", 7, "se\ncret"])
+def test_a_secret_is_not_shown(value):
+    with pytest.raises(ConfigError, match="a value that is not shown: expected letters") as caught:
+        Settings.from_options({"dir": "/x", "admin_token": value})
+    assert str(value) not in str(caught.value)
+    assert "S3cret" not in repr(Settings.from_options({"dir": "/x", "admin_token": "S3cret"}))

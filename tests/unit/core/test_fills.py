@@ -38,7 +38,7 @@ def begin(cache, *chunks, length=None, **options):
 def test_fill_that_ended_since_it_was_found_is_followed_by_nobody(cache, monkeypatch):
     """Its file is closed by then."""
     _, leader = begin(cache, b"ab", b"cd", length=4)
-    found = cache._fills.under_way
+    found = cache.fills.under_way
 
     def end_then(image_id):
         fills = found(image_id)
@@ -47,14 +47,14 @@ def test_fill_that_ended_since_it_was_found_is_followed_by_nobody(cache, monkeyp
         monkeypatch.undo()
         return fills
 
-    monkeypatch.setattr(cache._fills, "under_way", end_then)
+    monkeypatch.setattr(cache.fills, "under_way", end_then)
     with join(cache).entry as entry:
         assert entry.pread(10, 0) == b"abcd"
 
 
 def test_fill_that_ended_since_it_was_found_is_an_entry_for_who_may_not_lead(cache, monkeypatch):
     _, leader = begin(cache, b"ab", b"cd", length=4)
-    found = cache._fills.under_way
+    found = cache.fills.under_way
 
     def end_then(image_id):
         fills = found(image_id)
@@ -62,7 +62,7 @@ def test_fill_that_ended_since_it_was_found_is_an_entry_for_who_may_not_lead(cac
         leader.close()
         return fills
 
-    monkeypatch.setattr(cache._fills, "under_way", end_then)
+    monkeypatch.setattr(cache.fills, "under_way", end_then)
     with join(cache, may_lead=False).entry as entry:
         assert entry.pread(10, 0) == b"abcd"
 
@@ -168,10 +168,10 @@ def test_what_another_cache_fills_is_not_held_open_where_nobody_follows(cache, t
     next(leader)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache._fills, "under_way", lambda image_id: [])
+        patch.setattr(cache.fills, "under_way", lambda image_id: [])
         assert join(cache, patience=0) == (None, None, None, None)
 
-    assert not cache._fills._followed
+    assert not cache.fills._followed
     leader.close()
     other.close()
 
@@ -183,7 +183,7 @@ def test_child_of_fork_does_not_wait_for_its_parents_question(cache):
     if not child:
         status = 1
         try:
-            status = int(bool(cache._fills.under_way("cat")))
+            status = int(bool(cache.fills.under_way("cat")))
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)

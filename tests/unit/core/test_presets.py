@@ -22,6 +22,7 @@ FROM_PRESETS = [option.name for option in Settings.options() if option.default =
 
 EXPLICIT = {
     "routes": ("/x/(?P<image_id>.+)", ("/x/(?P<image_id>.+)",)),
+    "image_path": ("/x/{image_id}", "/x/{image_id}"),
     "content_types": ("text/plain", ("text/plain",)),
     "freshness": ("revalidate", "revalidate"),
     "authorize": ("python:a.b:c", "python:a.b:c"),

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachemw.drivers import _index
+from cachemw.drivers import _finding, _index
 from cachemw.drivers._index import Index, IndexBroken, IndexNew
+from cachemw.drivers.listing import Query
 from cachemw.errors import DriverError
 
 
@@ -80,6 +81,60 @@ def test_no_statement_but_listing_looks_at_every_row(index, statement, parameter
 
     assert "TEMP B-TREE" not in text
     assert "SCAN entries" not in text or "SCAN entries USING INDEX" in text
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(
+    "query", [{}, {"marker": "a"}, {"search": "x"}, {"search": "x", "marker": "a"}]
+)
+def test_a_page_by_id_is_not_sorted(index, query, descending):
+    statement, *parameters = _finding.find(Query(limit=10, descending=descending, **query))
+    plan = index._run(lambda c: c.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
+    [(*_, text)] = plan
+
+    how = "SEARCH" if "marker" in query else "SCAN"
+    assert text.startswith(f"{how} entries USING INDEX entries_by_id")
+
+
+def test_an_index_of_an_earlier_version_gets_what_it_is_without(index, path):
+    index.put([row("a")])
+    index.close()
+    connection = sqlite3.connect(path)
+    connection.execute("DROP INDEX entries_by_id")
+    connection.commit()
+    connection.close()
+
+    assert index.total() == 10
+    names = index._all("SELECT name FROM sqlite_schema WHERE type = 'index' ORDER BY name")
+    assert ("entries_by_id",) in names
+
+
+def test_another_connection_of_the_process_takes_no_lock_away(path, run_python):
+    """fcntl(2): closing any descriptor of a file lets go of the process's locks on it."""
+    output = run_python(
+        """
+import os, sys
+from cachemw.drivers._index import Index
+
+def locks():
+    inode = os.stat(sys.argv[1]).st_ino
+    lines = [line.split() for line in open("/proc/locks")]
+    return sum(int(line[4]) == os.getpid() and line[5].endswith(f":{inode}") for line in lines
+               if line[1] == "POSIX")
+
+indexes = [Index(sys.argv[1], durable=False) for _ in range(2)]
+with indexes[0].filling():
+    pass
+before = locks()
+indexes[1].total()
+print(before, locks())
+""",
+        path,
+    )
+
+    before, after = map(int, output.split())
+    assert before > 0
+    assert after >= before
 
 
 def test_an_index_is_new_until_it_was_filled(path):
