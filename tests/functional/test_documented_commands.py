@@ -1,5 +1,7 @@
 """Every command line of ours that stands in the documentation works, and every option is there."""
 
+import http.server
+import json
 import os
 import re
 import shlex
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,31 @@ use = egg:cachemw#images
 dir = %(here)s/demo/images
 """
 
+#: The ini files that the documentation calls by a name alone, by the presets in them.
+PRESETS = {
+    "app.ini": "any",
+    "glance.ini": "glance",
+    "swift.ini": "swift",
+    "registry.ini": "registry",
+}
+
+#: What the management API needs by itself.
+MANAGE = """\
+[app:main]
+use = egg:cachemw#manage
+dir = %(here)s/cache
+min_free = 0
+"""
+
+#: What the services that the documentation speaks of say of their images, by path.
+LISTINGS = {
+    "/v2/images": {"images": [{"id": "5e2b6dbe", "name": "ubuntu-24.04"}]},
+    "/v1/AUTH_test/images": [{"name": "debian.qcow2", "bytes": 1}],
+}
+
+#: Where these services are.
+SERVICE = re.compile(r"http://127\.0\.0\.1:\d+")
+
 #: What ``cachemw serve`` prints looks like a command line.
 PRINTED = "cachemw serves http://"
 
@@ -62,14 +90,53 @@ LINE = re.compile(r"^ +(?:\$ )?((?:\S+/)?cachemw .*)$", re.M)
 def command_lines():
     found = {}
     for path in sorted([ROOT / "README.rst", *DOCS.rglob("*.rst")]):
-        text = path.read_text(encoding="utf-8")
-        for line in LINE.findall(text):
+        # A line may go on in the next.
+        text = re.sub(r" \\\n +", " ", path.read_text(encoding="utf-8"))
+        text = re.sub(r" \|\n +", " | ", text)
+        for line in [
+            *LINE.findall(text),
+            *re.findall(r"^ +(printf .* \| cachemw .*)$", text, re.M),
+            # Two commands in one line, of which the second is ours.
+            *re.findall(r"^ +.*&& ((?:\S+/)?cachemw .*)$", text, re.M),
+        ]:
             if not line.startswith(PRINTED):
                 found.setdefault(line, path.relative_to(ROOT).as_posix())
-        # Two commands in one line, of which the second is ours.
-        for line in re.findall(r"^ +.*&& ((?:\S+/)?cachemw .*)$", text, re.M):
-            found.setdefault(line, path.relative_to(ROOT).as_posix())
     return found
+
+
+def name_of(line):
+    """The command of a line."""
+    words = shlex.split(line)
+    place = next(n for n, word in enumerate(words) if word.rpartition("/")[2] == "cachemw")
+    return words[place + 1]
+
+
+class Listings(http.server.BaseHTTPRequestHandler):
+    """Lists images, as Glance and Swift do."""
+
+    def do_GET(self):
+        listing = LISTINGS.get(self.path.partition("?")[0])
+        body = json.dumps([] if listing is None or "marker" in self.path else listing).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def service():
+    """The URL of a server that lists images."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Listings)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
@@ -84,6 +151,10 @@ def sandbox(tmp_path):
     (tmp_path / "small").mkdir()
     (tmp_path / "demo" / "images" / "cat.img").write_bytes(bytes(1000))
     (tmp_path / "images.ini").write_text(INI)
+    (tmp_path / "manage.ini").write_text(MANAGE)
+    for name, preset in PRESETS.items():
+        (tmp_path / name).write_text(INI.replace("#cache\n", f"#cache\npreset = {preset}\n"))
+    (tmp_path / "wanted.txt").write_text("http://images.internal/debian.iso\n")
     shutil.copytree(ROOT / "etc", tmp_path / "etc")
     for place in ("bin", ".venv/bin"):
         program = tmp_path / place / "cachemw"
@@ -124,20 +195,21 @@ def end(process):
     process.communicate()
 
 
-def in_sandbox(line, sandbox):
+def in_sandbox(line, sandbox, service):
+    line = SERVICE.sub(service, line).replace("sha256:...", f"sha256:{'0' * 64}")
     for place, here in PLACES.items():
         line = line.replace(place, str(sandbox / here))
     return line
 
 
 @pytest.mark.parametrize("line", command_lines())
-def test_a_command_line_of_the_documentation_works(line, sandbox):
-    name = shlex.split(line)[1]
+def test_a_command_line_of_the_documentation_works(line, sandbox, service):
+    name = name_of(line)
     assert name in COMMANDS or name.startswith("-"), f"no such command: {line}"
     if name in ("stats", "top"):
         pytest.importorskip("cachemw.core.statistics", reason="statistics are not built yet")
     (sandbox / ".local/share/bash-completion/completions").mkdir(parents=True)
-    text = in_sandbox(line, sandbox)
+    text = in_sandbox(line, sandbox, service)
     if name == "serve":
         pytest.importorskip("gunicorn", reason="cachemw serve needs the extra 'serve'")
         process = start(f"{text} --port 0", sandbox)
@@ -162,7 +234,7 @@ def test_there_are_command_lines_in_the_documentation():
     """Else the test above would say nothing."""
     lines = command_lines()
 
-    named = {shlex.split(line)[1] for line in lines}
+    named = set(map(name_of, lines))
     assert {"serve", "list", "show", "delete", "prune", "clean", "top", "stats"} <= named
     assert "README.rst" in lines.values() or "docs/tutorial.rst" in lines.values()
 

@@ -25,10 +25,12 @@ from tests.waiting import wait_until
 
 #: What shows a snapshot of the tests in place of the cache's own.
 CODE = """
-import sys
+import signal, sys
 from cachemw.commands import main
 from cachemw.core import statistics
 from tests.unit.commands.snapshots import snapshot
+# Whoever runs the tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 statistics.snapshot = lambda cache: snapshot()
 sys.exit(main())
 """

@@ -6,6 +6,7 @@ import pytest
 
 from cachemw.core import capacity
 from cachemw.core.capacity import STEP, Capacity, Room
+from cachemw.drivers.base import Victim
 from cachemw.errors import CacheFull
 
 
@@ -40,8 +41,11 @@ class FakeDriver:
     def evict(self, wanted, note=None):
         freed = count = 0
         while freed < wanted and self.sizes:
-            freed += self.sizes.pop(0)
+            size = self.sizes.pop(0)
+            freed += size
             count += 1
+            if note is not None:
+                note(Victim("image", f"of {size}", size))
         return count, freed
 
 
@@ -128,6 +132,19 @@ def test_prune_goes_to_the_bound_or_to_the_bytes_given():
     assert bounds(driver, max_size=60).prune() == (0, 0)
     assert bounds(driver, max_size=55).prune() == (1, 10)
     assert bounds(driver, max_size=55).prune(0) == (2, 50)
+
+
+def test_prune_reports_what_went_and_how_far_it_is():
+    driver = FakeDriver(STEP, STEP, 30)
+    reports = []
+
+    def report(victims, done, total):
+        reports.append(([victim.size for victim in victims], done, total))
+
+    bounds(driver).prune(10, report)
+
+    total = 2 * STEP + 20
+    assert reports == [([STEP], STEP, total), ([STEP], 2 * STEP, total), ([30], total + 10, total)]
 
 
 def test_known_length_is_set_aside_at_once():
