@@ -203,6 +203,7 @@ first = jobs.start("prune")
 reading, writing = os.pipe()
 pid = os.fork()
 if pid == 0:
+    os.close(writing)
     os.read(reading, 1)
     os._exit(0)
 go_on.set()
