@@ -27,6 +27,9 @@ Environ = dict[str, Any]
 #: Bodies of ours whose bytes are counted as they go out.
 _STREAMS = (Reader, Segments, Slice, Stream)
 
+#: Of a number of bytes, at most.
+_DIGITS = 15
+
 #: Whose bytes come from the app, one by one.
 _FROM_APP = frozenset({"pass", "bypass"})
 
@@ -177,11 +180,16 @@ def declared_length(headers: list[tuple[str, str]]) -> int:
     """Give the length that an answer declares for its body, in bytes; 0: none."""
     # Where the answers of hits have it, by sight.
     if len(headers) > 2 and headers[-3][0] == "Content-Length":
-        return int(headers[-3][1])
+        return number_in(headers[-3][1]) or 0
     for name, value in headers:
-        if name.lower() == "content-length" and value.isdecimal():
-            return int(value)
+        if name.lower() == "content-length":
+            return number_in(value) or 0
     return 0
+
+
+def number_in(value: str) -> int | None:
+    """Read a number of bytes; ``None``: it is none, or more than any image has."""
+    return int(value) if len(value) <= _DIGITS and value.isdecimal() else None
 
 
 def whole_length(status: str, headers: list[tuple[str, str]]) -> int | None:
@@ -193,6 +201,5 @@ def whole_length(status: str, headers: list[tuple[str, str]]) -> int | None:
         return declared_length(headers) or None if status.startswith("200") else None
     for name, value in headers:
         if name.lower() == "content-range":
-            whole = value.rpartition("/")[2]
-            return int(whole) if whole.isdecimal() else None
+            return number_in(value.rpartition("/")[2])
     return None

@@ -45,6 +45,9 @@ def test_answer_that_the_app_wrote_before_anybody_looked_is_passed():
         ([("Content-Length", "12"), ("Age", "1"), ("Cache-Status", "x")], 12),
         ([("Content-Length", "12, 12"), ("X-A", "1"), ("X-B", "1"), ("X-C", "1")], 0),
         ([("Content-Type", "a/b")], 0),
+        ([("Content-Length", "9" * 5000)], 0),
+        ([("Content-Length", str(2**64))], 0),
+        ([("Content-Length", str(2**64)), ("Age", "1"), ("Cache-Status", "x")], 0),
     ],
 )
 def test_declared_length(headers, length):
