@@ -2,7 +2,7 @@
 
 The shapes are on the reference page of the management API.
 
-Imports: core.cache, core.history, core.jobs, core.live, errors, metrics.declared,
+Imports: core.cache, core.history, core.jobs, core.live, drivers.base, errors, metrics.declared,
 metrics.exposition, metrics.totals.
 """
 
@@ -12,9 +12,11 @@ import contextlib
 import importlib.metadata
 import os
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..drivers.base import Driver
 from ..errors import DriverError
 from ..metrics.declared import OUTCOMES, ROLLED_BACK
 from ..metrics.exposition import Reading
@@ -23,13 +25,20 @@ from ..metrics.totals import totals
 from . import history, live
 from .cache import ImageCache
 from .history import Sample, grown, sample_of
-from .jobs import Jobs
+from .jobs import Job, Jobs
 
 #: Images in each of the lists of a snapshot.
 _MOST = 10
 
 #: What is in ``invalid/`` and in the queue is listed up to so many.
 _MOST_LISTED = 100
+
+#: The lists of images are not made again for so many times as long as it took.
+_REST = 20.0
+
+#: Of each driver: until when its lists hold, and they.
+_found: weakref.WeakKeyDictionary[Driver, tuple[float, dict[str, list[dict[str, Any]]]]]
+_found = weakref.WeakKeyDictionary()
 
 #: Of the sizes: key, metric, and what it is.
 _SIZES = (
@@ -131,11 +140,38 @@ def _snapshot(cache: ImageCache) -> dict[str, Any]:
         "fills": _fills(live.rows(driver.directory, now), now),
         "queue": cache.get_queue()[:_MOST_LISTED],
         "invalid": _newest(driver.get_invalid_images()),
+        **_extremes(driver),
+        "jobs": [_brief(job) for job in list(Jobs(cache).list())[:_MOST]],
+    }
+
+
+def _extremes(driver: Driver) -> dict[str, list[dict[str, Any]]]:
+    """List the images at either end of an order.
+
+    A driver may have to look at every image for that, so whoever asks often gets what was
+    found before.
+    """
+    began = time.monotonic()
+    found = _found.get(driver)
+    if found is not None and began < found[0]:
+        return found[1]
+    lists = {
         "biggest": driver.find_images(sort="size", descending=True, limit=_MOST),
         "hottest": driver.find_images(sort="hits", descending=True, limit=_MOST),
         "coldest": driver.find_images(sort="last_accessed", limit=_MOST),
-        "jobs": [job.as_dict() for job in Jobs(cache).list()],
     }
+    ended = time.monotonic()
+    _found[driver] = ended + _REST * (ended - began), lists
+    return lists
+
+
+def _brief(job: Job) -> dict[str, Any]:
+    """Give a job with the first of its findings."""
+    found = job.as_dict()
+    result = found["result"]
+    if result is not None and "findings" in result:
+        found["result"] = {**result, "findings": result["findings"][:_MOST]}
+    return found
 
 
 def rate(samples: Sequence[Sample], newest: Sample, window: float) -> dict[str, float | None]:

@@ -130,6 +130,8 @@ class Attendant:
         self._sampled = 0.0
         self._cleaned = 0.0
         self._scrubbed = now
+        #: Bytes that are to be read again by now; below 0 after an image that was larger.
+        self._owed = 0.0
 
     def attend(self, cache: ImageCache, now: float) -> None:
         """Do what is due. Never raises.
@@ -147,7 +149,17 @@ class Attendant:
         interval = cache.settings.scrub_interval
         passed, self._scrubbed = now - self._scrubbed, now
         if interval and passed > 0:
-            _safely(lambda cache: _scrub(cache, passed / interval), cache)
+            _safely(lambda cache: self._scrub(cache, passed / interval), cache)
+
+    def _scrub(self, cache: ImageCache, share: float) -> None:
+        """Read a share of the entries again, one image at least once it is its turn."""
+        self._owed += min(share * cache.get_cache_size(), _MOST_SCRUBBED)
+        if self._owed <= 0:
+            return
+        found = cache.scrub(int(self._owed))
+        self._owed -= found.bytes
+        if found.damaged:
+            log.warning("%d entries were damaged, and are in invalid/", found.damaged)
 
 
 def _sample(cache: ImageCache, now: float) -> None:
@@ -167,15 +179,6 @@ def _clean(cache: ImageCache) -> None:
     removed += cache.driver.reap_stalled(cache.settings.stall_time)
     if removed:
         log.info("removed %d files that failed or were left", removed)
-
-
-def _scrub(cache: ImageCache, share: float) -> None:
-    """Read a share of the entries again."""
-    budget = min(int(share * cache.get_cache_size()), _MOST_SCRUBBED)
-    if budget > 0:
-        _, _, damaged = cache.scrub(budget)
-        if damaged:
-            log.warning("%d entries were found damaged, and are in invalid/", damaged)
 
 
 def _safely(duty: Callable[[ImageCache], None], cache: ImageCache) -> None:
