@@ -14,7 +14,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from paste.deploy import loadapp
@@ -24,6 +24,9 @@ from . import _settings
 
 _HOST = "127.0.0.1"
 _PORT = 8080
+
+#: Where the management API and the dashboard are, with ``--images`` and ``--upstream``.
+_MANAGED = "/.cachemw"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         threads=args.threads,
         log_requests=args.log_requests,
-        announce=lambda url: _announce(url, _example(args)),
+        announce=lambda url: _announce(url, _example(args), has_dashboard=not args.config),
     )
     return 0
 
@@ -92,8 +95,24 @@ def _from_arguments(args: argparse.Namespace) -> Callable[..., Any]:
     if args.max_size:
         options["max_size"] = args.max_size
     make_filter = _factory("paste.filter_factory", "cache")({}, **options)
-    app: Callable[..., Any] = make_filter(_origin(args))
-    return app
+    management = _factory("paste.app_factory", "manage")({}, **options)
+    return _mounted(management, make_filter(_origin(args)))
+
+
+def _mounted(management: Callable[..., Any], app: Callable[..., Any]) -> Callable[..., Any]:
+    """Put the management API and the dashboard under a path that no image has."""
+
+    def choose(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path != _MANAGED and not path.startswith(f"{_MANAGED}/"):
+            answer: Iterable[bytes] = app(environ, start_response)
+            return answer
+        environ["SCRIPT_NAME"] += _MANAGED
+        environ["PATH_INFO"] = path.removeprefix(_MANAGED)
+        managed: Iterable[bytes] = management(environ, start_response)
+        return managed
+
+    return choose
 
 
 def _origin(args: argparse.Namespace) -> Callable[..., Any]:
@@ -147,8 +166,10 @@ def _example(args: argparse.Namespace) -> str:
     return max(files)[1] if files else ""
 
 
-def _announce(url: str, example: str) -> None:
+def _announce(url: str, example: str, has_dashboard: bool) -> None:
     print(f"cachemw serves {url}", flush=True)
+    if has_dashboard:
+        print(f"The dashboard is {url}{_MANAGED[1:]}/", flush=True)
     if example:
         print("A miss, then a hit:", flush=True)
         print(

@@ -1,5 +1,6 @@
 """``cachemw serve`` and ``cachemw clean`` as an operator runs them."""
 
+import json
 import os
 import re
 import signal
@@ -61,16 +62,32 @@ def served(*arguments):
         output = ""
         for line in process.stdout:
             output += line
-            found = re.search(r"cachemw serves (http://\S+/)", line)
-            if found:
+            if line.startswith("Stop with"):
                 break
         else:
             raise AssertionError(f"it did not start: {output}")
-        yield Served(process, found[1], output)
+        url = re.search(r"cachemw serves (http://\S+/)", output)[1]
+        yield Served(process, url, output)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def test_dashboard_is_beside_the_images(images, tmp_path):
+    with served("--images", images, "--dir", tmp_path / "cache") as server:
+        server.get("cat.img")
+        page, headers = server.get(".cachemw/")
+        numbers, _ = server.get(".cachemw/stats")
+        metrics, _ = server.get(".cachemw/metrics")
+        body, _ = server.get("cat.img")
+
+    assert f"The dashboard is {server.url}.cachemw/" in server.output
+    assert headers["Content-Type"].startswith("text/html")
+    assert b"<title>" in page
+    assert json.loads(numbers)["totals"]["requests"]["miss"] == 1
+    assert b'cachemw_requests_total{outcome="miss"} 1' in metrics
+    assert body == BODY
 
 
 def test_directory_of_images_is_served_from_the_cache_once_read(images, tmp_path):
