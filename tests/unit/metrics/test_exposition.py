@@ -1,6 +1,8 @@
 """The text that Prometheus reads."""
 
+import json
 import re
+from pathlib import Path
 
 from cachemw.metrics.counters import Counters
 from cachemw.metrics.declared import FIRST_BYTE, METRICS, REQUESTS
@@ -44,3 +46,20 @@ def test_what_is_read_elsewhere_is_escaped():
         "# HELP cachemw_info Which\\nit is.\n# TYPE cachemw_info gauge\n"
         'cachemw_info{dir="a\\"b\\\\c\\nd"} 1\n'
     )
+
+
+def test_grafana_dashboard_asks_for_what_there_is():
+    path = Path(__file__).parents[3] / "etc" / "grafana-dashboard.json"
+    board = json.loads(path.read_text())
+    read_elsewhere = {"size_bytes", "max_size_bytes", "free_bytes", "min_free_bytes", "images"}
+    known = {metric.name for metric in METRICS} | {f"cachemw_{name}" for name in read_elsewhere}
+    known |= {"cachemw_queued_images"}
+
+    asked = re.findall(r"cachemw_\w+", json.dumps(board["panels"]))
+
+    assert len(board["panels"]) > 8
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in asked} <= known
+    assert {metric.name for metric in METRICS} <= {
+        *(re.sub(r"_(bucket|sum|count)$", "", name) for name in asked),
+        "cachemw_evicted_bytes_total",
+    }
