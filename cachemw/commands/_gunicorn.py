@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.http import wsgi
+from gunicorn.workers import gthread
 
 from ..core.cache import flush_hits
 
@@ -41,6 +43,19 @@ class _Response(wsgi.Response):
         return [
             line for line in super().default_headers() if line.partition(":")[0].lower() not in own
         ]
+
+
+class _Worker(gthread.ThreadWorker):
+    """A worker that Ctrl-C ends at once.
+
+    gunicorn 27.0 first shuts the pool down, from within the signal handler, and hangs
+    where the signal came as the pool was just taking on a request. Leaving by ``sys.exit``
+    would wait for the slowest download.
+    """
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        flush_hits()
+        os._exit(0)
 
 
 class _Server(BaseApplication):
@@ -85,7 +100,7 @@ def serve(
         "bind": f"{bind_host}:{port}",
         "workers": workers,
         "threads": threads,
-        "worker_class": "gthread",
+        "worker_class": _Worker,
         "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,
         "graceful_timeout": GRACE,
         "limit_request_line": 8190,
@@ -94,13 +109,6 @@ def serve(
         "access_log_format": ACCESS_FORMAT,
         "proc_name": "cachemw",
         "when_ready": when_ready,
-        "worker_int": _leave_at_once,
         "control_socket_disable": True,
     }
     _Server(app, options).run()
-
-
-def _leave_at_once(worker: Any) -> None:
-    """End a worker on Ctrl-C; leaving by ``sys.exit`` would wait for its slowest download."""
-    flush_hits()
-    os._exit(0)
