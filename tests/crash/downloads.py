@@ -29,6 +29,7 @@ def main(directory: str, driver: str, report: str) -> int:
     try:
         options = {"dir": directory, "driver": driver, "driver_fallback": False, **OPTIONS}
         app = CacheFilter(Origin(), routes=ROUTES, **options)
+        app._background.end()  # whose calls would be counted too
     except BadDriverConfiguration as exc:
         result["refused"] = str(exc)
     else:

@@ -134,7 +134,10 @@ def run(operation: str, directory: str, driver: str, at: int, when: str, names: 
             options["durability"] = "full"
         if operation == "abort":
             options["on_abort"] = "discard"
-        return CacheFilter(Origin(), routes=ROUTES, **options)
+        app = CacheFilter(Origin(), routes=ROUTES, **options)
+        # What it does beside the requests has steps too, at any time.
+        app._background.end()
+        return app
 
     if operation == "repair":
         steps.begin()
