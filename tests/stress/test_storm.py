@@ -300,8 +300,8 @@ def in_threads(jobs: list[Any]) -> Iterator[None]:
 
 
 def most_threads() -> int:
-    """Of one worker: the server's own, the fills', and those for hits and the like."""
-    return 1 + THREADS + pipeline.THREADS + PUMPS + 4
+    """Of one worker: the server's own, the fills', and those for hits, the queue and upkeep."""
+    return 1 + THREADS + pipeline.THREADS + PUMPS + 6
 
 
 # When it is over
