@@ -33,6 +33,9 @@ _DIGITS = 15
 #: Whose bytes come from the app, one by one.
 _FROM_APP = frozenset({"pass", "bypass"})
 
+#: Answers that have no body whatever length they declare (RFC 9110, section 6.4.1).
+_BODILESS = ("204", "304")
+
 _APP_BYTES = APP_BYTES.place()
 
 #: Of each outcome: its places among requests, bytes and times.
@@ -79,9 +82,13 @@ class Meter:
         """
         if isinstance(body, _STREAMS):
             return _Counted(self, watch, image_id, body)
-        is_head = environ["REQUEST_METHOD"] == "HEAD"
-        sent = 0 if is_head else declared_length(watch.headers)
-        self.ended(watch, image_id, sent, time.perf_counter() - watch.began)
+        has_none = environ["REQUEST_METHOD"] == "HEAD" or watch.status.startswith(_BODILESS)
+        sent = 0 if has_none else declared_length(watch.headers)
+        outcome = outcome_in(watch.headers)
+        if outcome in _FROM_APP:
+            # What is streamed was counted where it came from the app.
+            self._counters.add_to((_APP_BYTES, sent))
+        self._note(outcome, watch, image_id, sent, time.perf_counter() - watch.began)
         return body
 
     def failed(self, watch: Watch, image_id: str) -> None:
@@ -89,7 +96,7 @@ class Meter:
         self._note("error", watch, image_id, 0, time.perf_counter() - watch.began)
 
     def ended(self, watch: Watch, image_id: str, sent: int, seconds: float) -> None:
-        """Count an answer.
+        """Count an answer whose body was streamed.
 
         :param sent: bytes of its body.
         :param seconds: to the first of them.
@@ -99,10 +106,7 @@ class Meter:
     def _note(self, outcome: str, watch: Watch, image_id: str, sent: int, seconds: float) -> None:
         requests, sent_bytes, first_byte = _PLACES[outcome]
         counted = ((requests, 1), (sent_bytes, sent), *observed(FIRST_BYTE, first_byte, seconds))
-        if outcome in _FROM_APP:
-            self._counters.add_to(*counted, (_APP_BYTES, sent))
-        else:
-            self._counters.add_to(*counted)
+        self._counters.add_to(*counted)
         if self._log is not None:
             size = whole_length(watch.status, watch.headers)
             self._log.write(time.time(), outcome, watch.status[:3], size, sent, image_id)

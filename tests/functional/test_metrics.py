@@ -119,6 +119,29 @@ def test_answers_that_are_not_stored_are_passed(make, origin):
     assert counted(app)["app_bytes_total"] == 2 * len(BODY)
 
 
+def test_part_that_is_not_kept_is_counted_once(make, origin):
+    """As it comes from the app, and as it goes to the client."""
+    origin.etag = None
+    app = make(range_miss="slice")
+
+    get(app, PATH, Range="bytes=0-9")
+
+    found = counted(app)
+    assert requests(app) == {"pass": 1}
+    assert found["app_bytes_total"] == CHUNK
+    assert found["sent_bytes_total{outcome=pass}"] == 10
+
+
+def test_answer_without_a_body_counts_no_bytes(make, origin):
+    origin.fields += [("Content-Length", "1000")]
+    app = make()
+
+    assert get(app, PATH, If_None_Match='"one"').status == 304
+
+    assert requests(app) == {"pass": 1}
+    assert "sent_bytes_total{outcome=pass}" not in counted(app)
+
+
 def test_revalidated_answers_are_counted_apart(make, origin):
     app = make(freshness="revalidate")
     for _ in range(2):
